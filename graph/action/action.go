@@ -1,0 +1,153 @@
+// Package action is the closed vocabulary of what a build can do, as pure data.
+//
+// There are four kinds. A [Layer] packs files into one image layer. A [Run] executes a program in an image and keeps
+// what it wrote to /out as a layer. A [Native] is computed by mwbuild itself from named inputs. An [Image] is a
+// configuration over a base and layers, or an image that was made elsewhere and is named by digest.
+//
+// A rule's implementation makes nodes; package plan turns each into a key, package lower into LLB. A node says nothing
+// about how, where or whether it will be executed, and holds no digest of a file: those belong to the plan.
+package action
+
+// A Node is one action of one target. Nodes point at the nodes whose outputs they read, and so form a DAG; they are
+// immutable once the target that made them is analysed.
+type Node struct {
+	Label string // target that declared the action, for display and records; never part of a key
+	Name  string // distinguishes the actions of one target: "layer", "image", "run"
+	Pos   string // file:line:col of the target in its BUILD file, for messages
+	Do    Action
+}
+
+// ID names the node within one graph: "//extensions/Cite:Cite layer".
+func (n *Node) ID() string { return n.Label + " " + n.Name }
+
+// Kind is "Layer", "Run", "Native" or "Image".
+func (n *Node) Kind() string { return n.Do.kind() }
+
+// Deps returns the nodes whose outputs n reads, each once, in order of first use.
+func (n *Node) Deps() []*Node {
+	var deps []*Node
+	seen := map[*Node]bool{}
+	n.Do.visit(func(d *Node) {
+		if d != nil && !seen[d] {
+			seen[d] = true
+			deps = append(deps, d)
+		}
+	})
+	return deps
+}
+
+// An Action is a *Layer, *Run, *Native or *Image.
+type Action interface {
+	kind() string
+	visit(func(*Node))
+}
+
+// An Owner is the numeric user and group of files in a layer.
+type Owner struct{ UID, GID int }
+
+// A Layer packs entries into one deterministic layer.
+type Layer struct {
+	Entries []Entry // sorted by Dest, no Dest twice
+	Owner   Owner   // of every file and directory that does not name its own
+}
+
+// An Entry puts one thing at Dest. Exactly one of File, From, Text and Dir says what.
+type Entry struct {
+	Dest string // slash-separated, relative to the image's root, clean
+	File string // a file or symlink of the workspace, by its workspace-relative path
+	From *Node  // a Layer, Run or Native whose output holds Path
+	Path string // with From: file or directory in that output ("" is all of it)
+	Text *string
+	Exec bool   // with Text: mode 0755 and not 0644
+	Dir  bool   // an empty directory
+	User *Owner // with Dir: its owner, where it differs from the layer's
+}
+
+// A Run executes a program. Its root is read-only, its network off unless Network is set, /tmp a tmpfs, and /out the one
+// place that it can write to and that is kept.
+type Run struct {
+	Root    *Node   // Image
+	Mounts  []Mount // read-only inputs
+	Args    []string
+	Env     map[string]string // added to the image's own
+	Dir     string            // working directory, absolute; "" is the image's
+	Outs    []string          // files or directories that must exist below /out afterwards, sorted
+	Network bool
+	Owner   Owner // of what it wrote
+}
+
+// A Mount shows the output of From (a Layer, Run or Native) at Dest, an absolute path.
+type Mount struct {
+	From *Node
+	Dest string
+}
+
+// A Native is computed by mwbuild itself: Kind selects the function, whose version is part of the key.
+type Native struct {
+	Kind   string
+	Params map[string]string
+	Files  []string // files of the workspace
+	Inputs []*Node
+}
+
+// An Image is Layers over Base with Config, or, where Import is set, an image made elsewhere.
+type Image struct {
+	Import *Import
+	Base   *Node // Image; nil is scratch
+	Layers []*Node
+	Config Config
+}
+
+// An Import is an image that exists already. Its Digest alone identifies it; Registry, Layout and Tar say where it may
+// be had and are no part of a key. One of the three is set.
+type Import struct {
+	Digest   string // sha256:… of the manifest or index, for Tar of the tar file itself
+	Registry string // repository without tag or digest
+	Layout   string // OCI layout folder, absolute or relative to the workspace
+	Tar      string // docker-archive, oci-archive, or a root filesystem; absolute or relative to the workspace
+	Platform string // os/arch[/variant] picked from an index
+}
+
+// Config is what mwbuild sets of an OCI image configuration; what is zero is taken from the base.
+type Config struct {
+	User         string
+	Env          map[string]string
+	Entrypoint   []string
+	Cmd          []string
+	WorkingDir   string
+	Labels       map[string]string
+	ExposedPorts []string
+	Volumes      []string
+	StopSignal   string
+}
+
+func (*Layer) kind() string  { return "Layer" }
+func (*Run) kind() string    { return "Run" }
+func (*Native) kind() string { return "Native" }
+func (*Image) kind() string  { return "Image" }
+
+func (l *Layer) visit(f func(*Node)) {
+	for i := range l.Entries {
+		f(l.Entries[i].From)
+	}
+}
+
+func (r *Run) visit(f func(*Node)) {
+	f(r.Root)
+	for _, m := range r.Mounts {
+		f(m.From)
+	}
+}
+
+func (n *Native) visit(f func(*Node)) {
+	for _, in := range n.Inputs {
+		f(in)
+	}
+}
+
+func (i *Image) visit(f func(*Node)) {
+	f(i.Base)
+	for _, l := range i.Layers {
+		f(l)
+	}
+}
