@@ -92,10 +92,11 @@ type Native struct {
 
 // An Image is Layers over Base with Config, or, where Import is set, an image made elsewhere.
 type Image struct {
-	Import *Import
-	Base   *Node // Image; nil is scratch
-	Layers []*Node
-	Config Config
+	Import   *Import
+	Base     *Node // Image; nil is scratch
+	Layers   []*Node
+	Config   Config
+	Platform string // os/arch[/variant] of an image without a base
 }
 
 // An Import is an image that exists already. Its Digest alone identifies it; Registry, Layout and Tar say where it may
