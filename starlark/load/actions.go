@@ -1,0 +1,503 @@
+package load
+
+import (
+	"cmp"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.starlark.net/starlark"
+
+	"github.com/mwbuild/mwbuild/graph/action"
+	"github.com/mwbuild/mwbuild/internal/workspace"
+)
+
+// actions is ctx.actions.
+func (c *ruleContext) actions() *instance {
+	members := starlark.StringDict{}
+	for name, f := range map[string]func(*starlark.Builtin, starlark.Tuple, []starlark.Tuple) (starlark.Value, error){
+		"layer": c.layer, "run": c.run, "image": c.image, "import_image": c.importImage,
+	} {
+		members[name] = starlark.NewBuiltin(name, func(_ *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+			return f(b, args, kwargs)
+		})
+	}
+	return &instance{fields: members}
+}
+
+// declare makes the node of an action. Names are unique in a target.
+func (c *ruleContext) declare(name string, do action.Action) (*action.Node, error) {
+	for _, n := range c.graph.Actions {
+		if n.Name == name {
+			return nil, fmt.Errorf("action %q is declared twice: give one of the two another name", name)
+		}
+	}
+	n := &action.Node{Label: c.target.label.String(), Name: name, Pos: c.graph.Pos, Do: do}
+	c.graph.Actions = append(c.graph.Actions, n)
+	return n, nil
+}
+
+func parseOwner(what, s string) (action.Owner, error) {
+	if !userPattern.MatchString(s) {
+		return action.Owner{}, fmt.Errorf("%s: %q: want numbers, uid:gid", what, s)
+	}
+	uid, gid, _ := strings.Cut(s, ":")
+	u, errU := strconv.Atoi(uid)
+	g, errG := strconv.Atoi(gid)
+	return action.Owner{UID: u, GID: g}, cmp.Or(errU, errG)
+}
+
+// cleanDest returns dest as a path in a layer.
+func cleanDest(dest string) (string, error) {
+	d := strings.TrimPrefix(path.Clean("/"+dest), "/")
+	if d == "" || slices.Contains(strings.Split(dest, "/"), "..") {
+		return "", fmt.Errorf("%q is no place in an image", dest)
+	}
+	return d, nil
+}
+
+// layer is ctx.actions.layer. srcs go to prefix, less strip_prefix (the package by default); files and texts to the
+// places that they name.
+func (c *ruleContext) layer(b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+	name, prefix, owner, dirsOwner := "layer", "", c.loader.workspace.Owner, ""
+	strip := c.target.label.Pkg
+	var srcs starlark.Value
+	var files, texts *starlark.Dict
+	var dirs *starlark.List
+	var allowCase bool
+	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "name?", &name, "srcs?", &srcs, "strip_prefix?", &strip,
+		"prefix?", &prefix, "files?", &files, "texts?", &texts, "dirs?", &dirs, "dirs_owner?", &dirsOwner,
+		"owner?", &owner, "allow_case_collisions?", &allowCase); err != nil {
+		return nil, err
+	}
+	l := &action.Layer{}
+	var err error
+	if l.Owner, err = parseOwner("owner", owner); err != nil {
+		return nil, err
+	}
+	add := func(dest string, e action.Entry) error {
+		if e.Dest, err = cleanDest(dest); err == nil {
+			l.Entries = append(l.Entries, e)
+		}
+		return err
+	}
+	sources, err := sequence("srcs", srcs)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range sources {
+		f, ok := v.(*fileValue)
+		if !ok {
+			return nil, fmt.Errorf("layer: srcs holds a %s, want files", v.Type())
+		}
+		if !inside(f.path, strip) {
+			return nil, fmt.Errorf("srcs: %s is not below %s, so it has no place in the layer", f.path, strip)
+		}
+		if err := c.checkSymlink(f, strip); err != nil {
+			return nil, fmt.Errorf("srcs: %w", err)
+		}
+		rel := strings.TrimPrefix(strings.TrimPrefix(f.path, strip), "/")
+		if err := add(path.Join(prefix, rel), entry(f)); err != nil {
+			return nil, err
+		}
+	}
+	if files != nil {
+		for _, kv := range files.Items() {
+			dest, isString := starlark.AsString(kv[0])
+			f, isFile := kv[1].(*fileValue)
+			if !isString || !isFile {
+				return nil, fmt.Errorf("layer: files[%s] is a %s, want a file", kv[0], kv[1].Type())
+			}
+			if err := c.checkSymlink(f, c.target.label.Pkg); err != nil {
+				return nil, fmt.Errorf("files: %w", err)
+			}
+			if err := add(path.Join(prefix, dest), entry(f)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if texts != nil {
+		for _, kv := range texts.Items() {
+			dest, isString := starlark.AsString(kv[0])
+			text, isText := starlark.AsString(kv[1])
+			if !isString || !isText {
+				return nil, fmt.Errorf("layer: texts[%s] is a %s, want a string", kv[0], kv[1].Type())
+			}
+			if err := add(path.Join(prefix, dest), action.Entry{Text: &text}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	dirNames, err := stringList(dirs)
+	if err != nil {
+		return nil, fmt.Errorf("dirs: %w", err)
+	}
+	for _, d := range dirNames {
+		e := action.Entry{Dir: true}
+		if dirsOwner != "" {
+			o, err := parseOwner("dirs_owner", dirsOwner)
+			if err != nil {
+				return nil, err
+			}
+			e.User = &o
+		}
+		if err := add(path.Join(prefix, d), e); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(l.Entries, func(a, b action.Entry) int { return strings.Compare(a.Dest, b.Dest) })
+	if err := checkEntries(l.Entries, allowCase); err != nil {
+		return nil, err
+	}
+	n, err := c.declare(name, l)
+	if err != nil {
+		return nil, err
+	}
+	return &nodeValue{n}, nil
+}
+
+func entry(f *fileValue) action.Entry {
+	if f.node != nil {
+		return action.Entry{From: f.node, Path: f.sub}
+	}
+	return action.Entry{File: f.path}
+}
+
+// checkSymlink refuses a link of the workspace that leads out of folder root.
+func (c *ruleContext) checkSymlink(f *fileValue, root string) error {
+	if f.node != nil {
+		return nil
+	}
+	file, ok := c.loader.opts.Tree.Lookup(f.path)
+	if !ok || file.Mode != workspace.Symlink {
+		return nil
+	}
+	to := path.Join(path.Dir(f.path), file.Target)
+	if path.IsAbs(file.Target) || to != root && !inside(to, root) {
+		return fmt.Errorf("symlink %s leads out of its component, to %s: make it relative and inside, or exclude it", f.path, file.Target)
+	}
+	return nil
+}
+
+// checkEntries refuses what cannot lie in one folder together. es is sorted by Dest.
+func checkEntries(es []action.Entry, allowCase bool) error {
+	kinds := make(map[string]action.Entry, len(es))
+	folded := map[string]string{}
+	for _, e := range es {
+		if first, ok := kinds[e.Dest]; ok {
+			return fmt.Errorf("srcs: %s and %s both go to %s", source(first), source(e), e.Dest)
+		}
+		kinds[e.Dest] = e
+		for p := e.Dest; p != "."; p = path.Dir(p) {
+			low := strings.ToLower(p)
+			other, ok := folded[low]
+			if ok && other == p {
+				break // and so are all folders above it
+			}
+			if ok && !allowCase {
+				return fmt.Errorf("srcs: %s and %s differ only in case, which some disks cannot hold: rename one, or set allow_case_collisions = True", other, p)
+			}
+			folded[low] = p
+		}
+	}
+	for _, e := range es {
+		for p := path.Dir(e.Dest); p != "."; p = path.Dir(p) {
+			if above, ok := kinds[p]; ok && !above.Dir && above.From == nil {
+				return fmt.Errorf("srcs: %s would lie below %s, which is no folder", e.Dest, source(above))
+			}
+		}
+	}
+	return nil
+}
+
+func source(e action.Entry) string {
+	switch {
+	case e.File != "":
+		return e.File
+	case e.From != nil:
+		return e.From.ID() + " " + e.Path
+	case e.Dir:
+		return "dirs"
+	}
+	return "texts"
+}
+
+// run is ctx.actions.run. It returns the files that it makes. Sources lie at /src under their workspace paths.
+func (c *ruleContext) run(b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+	name, workdir, owner := "run", "", c.loader.workspace.Owner
+	var image *nodeValue
+	var argv, outs *starlark.List
+	var srcs starlark.Value
+	var env *starlark.Dict
+	r := &action.Run{Env: map[string]string{}}
+	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "image", &image, "argv", &argv, "outs", &outs, "name?", &name,
+		"srcs?", &srcs, "env?", &env, "network?", &r.Network, "workdir?", &workdir, "owner?", &owner); err != nil {
+		return nil, err
+	}
+	var err error
+	if r.Owner, err = parseOwner("owner", owner); err != nil {
+		return nil, err
+	}
+	if image.node.Kind() != "Image" {
+		return nil, fmt.Errorf("image: %s is no image", image.node.ID())
+	}
+	r.Root = image.node
+	if r.Args, err = stringList(argv); err != nil {
+		return nil, fmt.Errorf("argv: %w", err)
+	}
+	if len(r.Args) == 0 {
+		return nil, fmt.Errorf("argv is empty: there is nothing to run")
+	}
+	if r.Outs, err = stringList(outs); err != nil {
+		return nil, fmt.Errorf("outs: %w", err)
+	}
+	if len(r.Outs) == 0 {
+		return nil, fmt.Errorf("outs: empty: name the files that the command makes")
+	}
+	for _, o := range r.Outs {
+		if clean, err := cleanDest(o); err != nil || clean != o {
+			return nil, fmt.Errorf("outs: %q: want a path below the package, such as dist/app.js", o)
+		}
+	}
+	if env != nil {
+		for _, kv := range env.Items() {
+			k, okK := starlark.AsString(kv[0])
+			v, okV := starlark.AsString(kv[1])
+			if !okK || !okV || !envName.MatchString(k) {
+				return nil, fmt.Errorf("env: %s = %s: want names and strings", kv[0], kv[1])
+			}
+			r.Env[k] = v
+		}
+	}
+	sources, err := sequence("srcs", srcs)
+	if err != nil {
+		return nil, err
+	}
+	in := &action.Layer{}
+	if c.target.label.Pkg != "" {
+		in.Entries = append(in.Entries, action.Entry{Dest: c.target.label.Pkg, Dir: true})
+	}
+	for _, v := range sources {
+		f, ok := v.(*fileValue)
+		if !ok {
+			return nil, fmt.Errorf("srcs holds a %s, want files", v.Type())
+		}
+		e := entry(f)
+		e.Dest = f.path
+		in.Entries = append(in.Entries, e)
+	}
+	slices.SortFunc(in.Entries, func(a, b action.Entry) int { return strings.Compare(a.Dest, b.Dest) })
+	if err := checkEntries(in.Entries, true); err != nil {
+		return nil, err
+	}
+	r.Dir = workdir
+	if len(in.Entries) > 0 {
+		inNode, err := c.declare(name+"-srcs", in)
+		if err != nil {
+			return nil, err
+		}
+		r.Mounts = []action.Mount{{From: inNode, Dest: "/src"}}
+		if workdir == "" {
+			r.Dir = path.Join("/src", c.target.label.Pkg)
+		}
+	}
+	if r.Dir == "" {
+		r.Dir = "/"
+	}
+	slices.Sort(r.Outs)
+	n, err := c.declare(name, r)
+	if err != nil {
+		return nil, err
+	}
+	made := make([]starlark.Value, len(r.Outs))
+	for i, o := range r.Outs {
+		made[i] = &fileValue{path: path.Join(c.target.label.Pkg, o), node: n, sub: o}
+	}
+	return starlark.NewList(made), nil
+}
+
+var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// maxLayers is how many layers an image has at most, its base included. Runtimes stop at 127.
+const maxLayers = 100
+
+// baseLayers is how many of these are kept for a base, whose count is not known before it was fetched.
+const baseLayers = 24
+
+// image is ctx.actions.image.
+func (c *ruleContext) image(b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+	name := "image"
+	var base *nodeValue
+	var baseValue, layers starlark.Value
+	var env, labels *starlark.Dict
+	var entrypoint, cmdLine, ports, volumes *starlark.List
+	im := &action.Image{Platform: c.loader.workspace.Platform}
+	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "name?", &name, "base?", &baseValue, "layers?", &layers,
+		"user?", &im.Config.User, "env?", &env, "entrypoint?", &entrypoint, "cmd?", &cmdLine, "workdir?", &im.Config.WorkingDir,
+		"labels?", &labels, "ports?", &ports, "volumes?", &volumes, "stop_signal?", &im.Config.StopSignal); err != nil {
+		return nil, err
+	}
+	budget := maxLayers
+	if baseValue != nil && baseValue != starlark.None {
+		var ok bool
+		if base, ok = baseValue.(*nodeValue); !ok || base.node.Kind() != "Image" {
+			return nil, fmt.Errorf("base: a %s is no image", baseValue.Type())
+		}
+		im.Base = base.node
+		budget -= baseLayers
+	}
+	var err error
+	for _, list := range []struct {
+		name string
+		from *starlark.List
+		to   *[]string
+	}{{"entrypoint", entrypoint, &im.Config.Entrypoint}, {"cmd", cmdLine, &im.Config.Cmd}, {"ports", ports, &im.Config.ExposedPorts}, {"volumes", volumes, &im.Config.Volumes}} {
+		if *list.to, err = stringList(list.from); err != nil {
+			return nil, fmt.Errorf("%s: %w", list.name, err)
+		}
+	}
+	for _, dict := range []struct {
+		name string
+		from *starlark.Dict
+		to   *map[string]string
+	}{{"env", env, &im.Config.Env}, {"labels", labels, &im.Config.Labels}} {
+		if dict.from == nil {
+			continue
+		}
+		*dict.to = map[string]string{}
+		for _, kv := range dict.from.Items() {
+			k, okK := starlark.AsString(kv[0])
+			v, okV := starlark.AsString(kv[1])
+			if !okK || !okV {
+				return nil, fmt.Errorf("%s: %s = %s: want strings", dict.name, kv[0], kv[1])
+			}
+			(*dict.to)[k] = v
+		}
+	}
+	items, err := sequence("layers", layers)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range items {
+		n, ok := v.(*nodeValue)
+		if !ok || n.node.Kind() == "Image" {
+			return nil, fmt.Errorf("layers holds a %s, want layers", v.Type())
+		}
+		if !slices.Contains(im.Layers, n.node) {
+			im.Layers = append(im.Layers, n.node)
+		}
+	}
+	if im.Layers, err = c.group(im.Layers, budget); err != nil {
+		return nil, err
+	}
+	n, err := c.declare(name, im)
+	if err != nil {
+		return nil, err
+	}
+	return &nodeValue{n}, nil
+}
+
+// group packs layers together until there are at most budget. Which go together is decided for each by its own name
+// alone, so that a component that comes or goes, or changes, moves no other. Layers that put something at the
+// same place keep their order only in a group of their own, so they are left as they are.
+func (c *ruleContext) group(layers []*action.Node, budget int) ([]*action.Node, error) {
+	if len(layers) <= budget {
+		return layers, nil
+	}
+	places := map[string]int{}
+	for _, n := range layers {
+		if l, ok := n.Do.(*action.Layer); ok {
+			for _, e := range l.Entries {
+				places[e.Dest]++
+			}
+		}
+	}
+	groups := map[uint32][]*action.Layer{}
+	var alone []*action.Node
+	for _, n := range layers {
+		l, ok := n.Do.(*action.Layer)
+		if !ok || len(l.Entries) == 0 || slices.ContainsFunc(l.Entries, func(e action.Entry) bool { return places[e.Dest] > 1 || e.From != nil }) {
+			alone = append(alone, n)
+			continue
+		}
+		h := fnv.New32a()
+		fmt.Fprint(h, n.ID())
+		groups[h.Sum32()] = append(groups[h.Sum32()], l)
+	}
+	buckets := budget - len(alone)
+	if buckets < 1 {
+		return nil, fmt.Errorf("layers: %d of %d cannot be packed together, and an image has at most %d: merge some", len(alone), len(layers), budget)
+	}
+	merged := make([]*action.Layer, buckets)
+	for _, h := range slices.Sorted(maps.Keys(groups)) {
+		i := int(h % uint32(buckets))
+		for _, l := range groups[h] {
+			if merged[i] == nil {
+				merged[i] = &action.Layer{Owner: l.Owner}
+			}
+			if merged[i].Owner != l.Owner {
+				return nil, fmt.Errorf("layers: more than %d layers with different owners cannot be packed together", budget)
+			}
+			merged[i].Entries = append(merged[i].Entries, l.Entries...)
+		}
+	}
+	out := alone
+	for i, l := range merged {
+		if l == nil {
+			continue
+		}
+		slices.SortFunc(l.Entries, func(a, b action.Entry) int { return strings.Compare(a.Dest, b.Dest) })
+		n, err := c.declare(fmt.Sprintf("group-%02d", i), l)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, n)
+	}
+	return out, nil
+}
+
+var digestPattern = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+
+// importImage is ctx.actions.import_image.
+func (c *ruleContext) importImage(b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+	name := "image"
+	in := &action.Import{Platform: c.loader.workspace.Platform}
+	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "digest", &in.Digest, "registry?", &in.Registry,
+		"layout?", &in.Layout, "tar?", &in.Tar, "platform?", &in.Platform, "name?", &name); err != nil {
+		return nil, err
+	}
+	if in.Platform == "" {
+		in.Platform = c.loader.workspace.Platform
+	}
+	given := 0
+	for _, s := range []string{in.Registry, in.Layout, in.Tar} {
+		if s != "" {
+			given++
+		}
+	}
+	switch {
+	case given != 1:
+		return nil, fmt.Errorf("one of registry, layout and tar says where the image is; %d are given", given)
+	case !digestPattern.MatchString(in.Digest):
+		return nil, fmt.Errorf("digest: %q: want sha256: and 64 hexadecimal digits", in.Digest)
+	case strings.Contains(in.Registry, "@"):
+		return nil, fmt.Errorf("registry: %q: the digest stands in attribute digest, not here", in.Registry)
+	case !platformPattern.MatchString(in.Platform):
+		return nil, fmt.Errorf("platform: %q: want os/arch, such as linux/amd64", in.Platform)
+	}
+	for _, p := range []*string{&in.Layout, &in.Tar} {
+		if *p != "" && !path.IsAbs(*p) {
+			*p = path.Join(c.target.label.Pkg, *p)
+		}
+	}
+	n, err := c.declare(name, &action.Image{Import: in})
+	if err != nil {
+		return nil, err
+	}
+	return &nodeValue{n}, nil
+}

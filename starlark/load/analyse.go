@@ -1,0 +1,390 @@
+package load
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"go.starlark.net/starlark"
+	"go.starlark.net/syntax"
+
+	"github.com/mwbuild/mwbuild/graph"
+	"github.com/mwbuild/mwbuild/graph/action"
+	"github.com/mwbuild/mwbuild/graph/label"
+)
+
+// defaultInfo is the provider that every target has: what stands for it where no special provider is asked for.
+var defaultInfo = &provider{
+	name:   "DefaultInfo",
+	doc:    "files: the files that the target stands for, as a list or depset. outputs: the layers and images that building it makes.",
+	fields: []string{"files", "outputs"},
+}
+
+// targetValue is what an implementation sees of a dependency.
+type targetValue struct {
+	label     string
+	providers []*instance
+}
+
+var _ starlark.Mapping = (*targetValue)(nil)
+
+func (t *targetValue) String() string        { return "<target " + t.label + ">" }
+func (t *targetValue) Type() string          { return "Target" }
+func (t *targetValue) Truth() starlark.Bool  { return true }
+func (t *targetValue) Hash() (uint32, error) { return starlark.String(t.label).Hash() }
+func (t *targetValue) AttrNames() []string   { return []string{"label"} }
+func (t *targetValue) Freeze()               {}
+func (t *targetValue) Attr(name string) (starlark.Value, error) {
+	if name == "label" {
+		return starlark.String(t.label), nil
+	}
+	return nil, nil
+}
+func (t *targetValue) Get(k starlark.Value) (starlark.Value, bool, error) {
+	p, ok := k.(*provider)
+	if !ok {
+		return nil, false, fmt.Errorf("a target is indexed by a provider, not by a %s", k.Type())
+	}
+	if in := t.get(p); in != nil {
+		return in, true, nil
+	}
+	return nil, false, nil
+}
+
+func (t *targetValue) get(p *provider) *instance {
+	for _, in := range t.providers {
+		if in.provider == p {
+			return in
+		}
+	}
+	return nil
+}
+
+// fileValue is a file or folder, of the workspace or made by an action.
+type fileValue struct {
+	path string       // workspace-relative; of a made file, as if it lay in its package
+	node *action.Node // that makes it, or nil
+	sub  string       // its path in the node's output
+}
+
+var _ starlark.Comparable = (*fileValue)(nil)
+
+func (f *fileValue) String() string       { return "<file " + f.path + ">" }
+func (f *fileValue) Type() string         { return "File" }
+func (f *fileValue) Freeze()              {}
+func (f *fileValue) Truth() starlark.Bool { return true }
+func (f *fileValue) Hash() (uint32, error) {
+	return starlark.String(f.path).Hash()
+}
+func (f *fileValue) CompareSameType(op syntax.Token, y starlark.Value, _ int) (bool, error) {
+	same := *f == *y.(*fileValue)
+	switch op {
+	case syntax.EQL:
+		return same, nil
+	case syntax.NEQ:
+		return !same, nil
+	}
+	return false, fmt.Errorf("files have no order: sort them by key = lambda f: f.path")
+}
+func (f *fileValue) AttrNames() []string {
+	return []string{"basename", "dirname", "extension", "is_source", "path"}
+}
+func (f *fileValue) Attr(name string) (starlark.Value, error) {
+	switch name {
+	case "path":
+		return starlark.String(f.path), nil
+	case "basename":
+		return starlark.String(path.Base(f.path)), nil
+	case "dirname":
+		return starlark.String(strings.TrimPrefix(path.Dir(f.path), ".")), nil
+	case "extension":
+		return starlark.String(strings.TrimPrefix(path.Ext(f.path), ".")), nil
+	case "is_source":
+		return starlark.Bool(f.node == nil), nil
+	}
+	return nil, nil
+}
+
+// nodeValue is a layer or an image, as the action that makes it.
+type nodeValue struct {
+	node *action.Node
+}
+
+func (n *nodeValue) String() string        { return "<" + n.Type() + " " + n.node.ID() + ">" }
+func (n *nodeValue) Type() string          { return n.node.Kind() }
+func (n *nodeValue) Freeze()               {}
+func (n *nodeValue) Truth() starlark.Bool  { return true }
+func (n *nodeValue) Hash() (uint32, error) { return starlark.String(n.node.ID()).Hash() }
+
+// analyse runs the implementations of all reached targets, dependencies first.
+func (l *Loader) analyse(ctx context.Context, matched []*target, reached map[*target]bool, errs *errorList) (*Result, []error) {
+	byID := map[graph.ID]*target{}
+	var all []*graph.Target
+	made := map[*target]*graph.Target{}
+	for t := range reached {
+		g := &graph.Target{ID: graph.ID{Label: t.label}, Kind: t.rule.Name(), Pos: t.attrPos(""), Tags: t.strings("tags")}
+		for _, d := range t.deps {
+			if d.to != nil {
+				e := graph.Edge{To: graph.ID{Label: d.to.label}, Attr: d.attr, Pos: g.Pos}
+				g.Deps = append(g.Deps, e)
+			} else {
+				g.Srcs = append(g.Srcs, d.file)
+			}
+		}
+		slices.Sort(g.Srcs)
+		byID[g.ID], made[t] = t, g
+		all = append(all, g)
+	}
+	gr := graph.New(all)
+	ids := make([]graph.ID, len(all))
+	for i, g := range all {
+		ids[i] = g.ID
+	}
+	sorted, cycles := gr.Sort(ids)
+	for _, c := range cycles {
+		for i := range c.Edges {
+			from := byID[c.From[i]]
+			from.bad = true
+			for _, d := range from.deps {
+				if d.to != nil && d.attr == c.Edges[i].Attr && d.to.label == c.Edges[i].To.Label {
+					c.Edges[i].Pos = from.attrPos(d.attr, d.text)
+				}
+			}
+		}
+		errs.add(c)
+	}
+	var good []*graph.Target
+	for _, g := range sorted {
+		if ctx.Err() != nil {
+			errs.add(ctx.Err())
+			break
+		}
+		t := byID[g.ID]
+		if t.bad || slices.ContainsFunc(t.deps, func(d dep) bool { return d.to != nil && d.to.bad }) {
+			t.bad = true
+			continue
+		}
+		if err := l.implement(ctx, t, g); err != nil {
+			t.bad = true
+			errs.add(err)
+			continue
+		}
+		good = append(good, g)
+	}
+	res := &Result{Graph: graph.New(good)}
+	for _, t := range matched {
+		if !t.bad {
+			res.Targets = append(res.Targets, made[t])
+		}
+	}
+	return res, errs.sorted()
+}
+
+// implement runs the rule of t and fills in g.
+func (l *Loader) implement(ctx context.Context, t *target, g *graph.Target) error {
+	fail := func(attr, value, msg string, hints ...string) error {
+		return &graph.Error{Pos: t.attrPos(attr, value), Label: t.label.String(), Msg: msg, Hints: hints}
+	}
+	c := &ruleContext{loader: l, target: t, graph: g}
+	c.attr, c.files, c.file = &instance{fields: starlark.StringDict{}}, &instance{fields: starlark.StringDict{}}, &instance{fields: starlark.StringDict{}}
+	for name, a := range t.rule.attrs {
+		if !a.labels() {
+			c.attr.fields[name] = t.attrs[name]
+			continue
+		}
+		var targets, files []starlark.Value
+		for _, d := range t.deps {
+			if d.attr != name {
+				continue
+			}
+			v := l.depValue(d)
+			targets = append(targets, v)
+			for _, p := range a.providers {
+				if v.get(p) == nil && d.to != nil {
+					return fail(name, d.text, fmt.Sprintf("%s: %s does not provide %s", name, d.to.label, p.Name()),
+						fmt.Sprintf("it is a %s; see docs/rules.md for what fits here", d.to.rule.Name()))
+				}
+			}
+			if !a.allowFiles && len(a.providers) == 0 && v.get(defaultInfo) == nil {
+				return fail(name, d.text, fmt.Sprintf("%s: %s provides nothing", name, d.text))
+			}
+			fs, err := filesOf(v)
+			if err != nil {
+				return fail(name, d.text, err.Error())
+			}
+			files = append(files, fs...)
+		}
+		c.files.fields[name] = starlark.NewList(files)
+		if a.kind == "label_list" {
+			c.attr.fields[name] = starlark.NewList(targets)
+			continue
+		}
+		c.attr.fields[name], c.file.fields[name] = starlark.None, starlark.None
+		if len(targets) == 1 {
+			c.attr.fields[name] = targets[0]
+		}
+		if len(files) == 1 {
+			c.file.fields[name] = files[0]
+		}
+	}
+	for _, in := range []*instance{c.attr, c.files, c.file} {
+		in.Freeze()
+	}
+	thread := l.thread(ctx, t.label.String())
+	result, err := starlark.Call(thread, t.rule.impl, starlark.Tuple{c}, nil)
+	if err != nil {
+		for _, e := range explainEval("", err) {
+			ge, ok := e.(*graph.Error)
+			if !ok {
+				return e
+			}
+			ge = &graph.Error{Pos: t.attrPos(""), Label: t.label.String(), Msg: ge.Msg, Hints: ge.Hints, Err: ge.Err}
+			// Where the rule blames an attribute ("srcs: …"), point at it.
+			if attr, _, ok := strings.Cut(ge.Msg, ": "); ok && t.rule.attrs[attr] != nil {
+				ge.Pos = t.attrPos(attr)
+			}
+			// Inside the built-in rules the calls are of no use to a person.
+			ge.Hints = slices.DeleteFunc(slices.Clone(ge.Hints), func(h string) bool { return strings.HasPrefix(h, "at @mwbuild//") })
+			return ge
+		}
+	}
+	if t.value, err = makeTargetValue(t.label, result); err != nil {
+		return fail("", "", fmt.Sprintf("rule %s: %v", t.rule.Name(), err))
+	}
+	for _, p := range t.value.providers {
+		p.Freeze()
+	}
+	return setOutputs(g, t.value)
+}
+
+func (l *Loader) depValue(d dep) *targetValue {
+	if d.to != nil {
+		return d.to.value
+	}
+	return &targetValue{label: d.file, providers: []*instance{{provider: defaultInfo, fields: starlark.StringDict{
+		"files": starlark.NewList([]starlark.Value{&fileValue{path: d.file}}),
+	}}}}
+}
+
+// makeTargetValue reads what an implementation returned: a list of provider instances, or a target to stand for.
+func makeTargetValue(lab label.Label, result starlark.Value) (*targetValue, error) {
+	v := &targetValue{label: lab.String()}
+	switch result := result.(type) {
+	case *targetValue:
+		v.providers = result.providers
+		return v, nil
+	case starlark.NoneType:
+	case starlark.Sequence:
+		for e := range starlark.Elements(result) {
+			in, ok := e.(*instance)
+			if !ok || in.provider == nil {
+				return nil, fmt.Errorf("returned a list with a %s, want providers", e.Type())
+			}
+			if v.get(in.provider) != nil {
+				return nil, fmt.Errorf("returned %s twice", in.provider.Name())
+			}
+			v.providers = append(v.providers, in)
+		}
+	default:
+		return nil, fmt.Errorf("returned a %s, want a list of providers", result.Type())
+	}
+	if v.get(defaultInfo) == nil {
+		v.providers = append(v.providers, &instance{provider: defaultInfo, fields: starlark.StringDict{}})
+	}
+	return v, nil
+}
+
+// sequence flattens a list, tuple or depset.
+func sequence(what string, v starlark.Value) ([]starlark.Value, error) {
+	switch v := v.(type) {
+	case nil, starlark.NoneType:
+		return nil, nil
+	case *depset:
+		return v.list(), nil
+	case starlark.Sequence:
+		return slices.Collect(starlark.Elements(v)), nil
+	}
+	return nil, fmt.Errorf("%s is a %s, want a list", what, v.Type())
+}
+
+func filesOf(v *targetValue) ([]starlark.Value, error) {
+	in := v.get(defaultInfo)
+	if in == nil {
+		return nil, nil
+	}
+	files, err := sequence("DefaultInfo.files", in.fields["files"])
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		if _, ok := f.(*fileValue); !ok {
+			return nil, fmt.Errorf("%s: DefaultInfo.files holds a %s, want files", v.label, f.Type())
+		}
+	}
+	return files, nil
+}
+
+// setOutputs finds the actions that building the target means.
+func setOutputs(g *graph.Target, v *targetValue) error {
+	fail := func(err error) error { return &graph.Error{Pos: g.Pos, Label: g.Label.String(), Msg: err.Error()} }
+	files, err := filesOf(v)
+	if err != nil {
+		return fail(err)
+	}
+	add := func(n *action.Node) {
+		if n != nil && !slices.Contains(g.Outputs, n) {
+			g.Outputs = append(g.Outputs, n)
+		}
+	}
+	outputs, err := sequence("DefaultInfo.outputs", v.get(defaultInfo).fields["outputs"])
+	if err != nil {
+		return fail(err)
+	}
+	for _, o := range outputs {
+		n, ok := o.(*nodeValue)
+		if !ok {
+			return fail(fmt.Errorf("DefaultInfo.outputs holds a %s, want layers and images", o.Type()))
+		}
+		add(n.node)
+	}
+	for _, f := range files {
+		add(f.(*fileValue).node)
+	}
+	return nil
+}
+
+// ruleContext is ctx.
+type ruleContext struct {
+	loader            *Loader
+	target            *target
+	graph             *graph.Target
+	attr, files, file *instance
+}
+
+func (c *ruleContext) String() string        { return "<ctx " + c.target.label.String() + ">" }
+func (c *ruleContext) Type() string          { return "ctx" }
+func (c *ruleContext) Freeze()               {}
+func (c *ruleContext) Truth() starlark.Bool  { return true }
+func (c *ruleContext) Hash() (uint32, error) { return 0, fmt.Errorf("unhashable: ctx") }
+func (c *ruleContext) AttrNames() []string {
+	return []string{"actions", "attr", "file", "files", "label"}
+}
+func (c *ruleContext) Attr(name string) (starlark.Value, error) {
+	switch name {
+	case "attr":
+		return c.attr, nil
+	case "files":
+		return c.files, nil
+	case "file":
+		return c.file, nil
+	case "actions":
+		return c.actions(), nil
+	case "label":
+		return &instance{fields: starlark.StringDict{
+			"package": starlark.String(c.target.label.Pkg), "name": starlark.String(c.target.label.Name),
+		}}, nil
+	}
+	return nil, nil
+}

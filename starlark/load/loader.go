@@ -1,0 +1,452 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+
+	starjson "go.starlark.net/lib/json"
+	"go.starlark.net/starlark"
+	"go.starlark.net/syntax"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/mwbuild/mwbuild/graph"
+	"github.com/mwbuild/mwbuild/graph/label"
+	"github.com/mwbuild/mwbuild/internal/workspace"
+)
+
+// A Tree is the files that loading may see: a working tree or a revision.
+type Tree interface {
+	Packages() []string
+	BuildFiles(pkg string) []string
+	Lookup(path string) (workspace.File, bool)
+	ReadFile(path string) ([]byte, error)
+	Glob(pkg string, include, exclude []string) ([]string, error)
+}
+
+// Options are what a loader needs. Tree and Prelude must be set.
+type Options struct {
+	Tree    Tree
+	Prelude fs.FS  // *.star files whose public globals every BUILD and .bzl file has
+	Version string // of mwbuild, for minimum_version() in WORKSPACE; "" passes every check
+	Jobs    int    // how many files are evaluated at once; 0 means 4
+}
+
+// maxSteps bounds the evaluation of one file, and of one implementation. The real tree's largest BUILD file needs a few
+// thousand; ten million take about a second.
+const maxSteps = 10_000_000
+
+// Loader evaluates the files of one tree. It keeps what it evaluated: make a new one when the tree changes.
+type Loader struct {
+	opts        Options
+	workspace   Workspace
+	predeclared starlark.StringDict // of BUILD and .bzl files
+	kinds       []string            // names of the built-in rules
+
+	mu      sync.Mutex
+	modules map[string]*module
+	pkgs    map[string]*pkg
+	isPkg   map[string]bool
+}
+
+// Result is what was loaded.
+type Result struct {
+	Graph   *graph.Graph
+	Targets []*graph.Target // what the patterns matched, in order of label
+}
+
+// New evaluates WORKSPACE and the prelude.
+func New(opts Options) (*Loader, []error) {
+	if opts.Jobs == 0 {
+		opts.Jobs = 4
+	}
+	l := &Loader{
+		opts:    opts,
+		modules: map[string]*module{}, pkgs: map[string]*pkg{}, isPkg: map[string]bool{},
+	}
+	for _, p := range opts.Tree.Packages() {
+		l.isPkg[p] = true
+	}
+	var errs []error
+	if l.workspace, errs = evalWorkspace(opts.Tree, opts.Version); len(errs) > 0 {
+		return nil, errs
+	}
+	if errs = l.loadPrelude(); len(errs) > 0 {
+		return nil, errs
+	}
+	return l, nil
+}
+
+// Workspace returns what the WORKSPACE file says.
+func (l *Loader) Workspace() Workspace { return l.workspace }
+
+// Kinds returns the names of the built-in rules and macros, sorted.
+func (l *Loader) Kinds() []string { return l.kinds }
+
+// fileOptions is the language: Starlark as Bazel has it, with sets.
+var fileOptions = &syntax.FileOptions{Set: true}
+
+// base is what every file has.
+func (l *Loader) base() starlark.StringDict {
+	builtin := func(name string, f func(*starlark.Thread, *starlark.Builtin, starlark.Tuple, []starlark.Tuple) (starlark.Value, error)) starlark.Value {
+		return starlark.NewBuiltin(name, f)
+	}
+	ws := &instance{fields: starlark.StringDict{
+		"name": starlark.String(l.workspace.Name), "user": starlark.String(l.workspace.User),
+		"owner": starlark.String(l.workspace.Owner), "root": starlark.String(l.workspace.Root),
+		"platform": starlark.String(l.workspace.Platform),
+	}}
+	return starlark.StringDict{
+		"rule": builtin("rule", makeRule), "provider": builtin("provider", makeProvider),
+		"depset": builtin("depset", makeDepset), "struct": builtin("struct", makeStruct), "attr": attrModule,
+		"glob": builtin("glob", l.glob), "read_json": builtin("read_json", l.readJSON),
+		"package": builtin("package", declarePackage), "package_name": builtin("package_name", packageName),
+		"DefaultInfo": defaultInfo, "WORKSPACE": ws, "json": starjson.Module,
+	}
+}
+
+func (l *Loader) loadPrelude() []error {
+	l.predeclared = l.base()
+	names, err := fs.Glob(l.opts.Prelude, "*.star")
+	if err != nil {
+		return []error{err}
+	}
+	public := starlark.StringDict{}
+	for _, name := range names {
+		m := l.module(context.Background(), "@mwbuild//rules:"+name, nil)
+		if m.err != nil {
+			return explainEval(m.id, m.err)
+		}
+		for k, v := range m.globals {
+			if !strings.HasPrefix(k, "_") {
+				public[k] = v
+			}
+		}
+	}
+	// Built-in files see one another through load only; users' files see the public names of all.
+	l.predeclared = maps.Clone(l.predeclared)
+	for k, v := range public {
+		l.predeclared[k] = v
+		switch v.(type) {
+		case *rule, *starlark.Function:
+			l.kinds = append(l.kinds, k)
+		}
+	}
+	slices.Sort(l.kinds)
+	return nil
+}
+
+// A module is one evaluated .bzl or .star file.
+type module struct {
+	id      string // label of the file, or its path for messages
+	done    chan struct{}
+	globals starlark.StringDict
+	err     error
+	loads   []*module
+}
+
+// module returns the file that id names, evaluated once whoever asks. from is the module that loads it, nil for a
+// package.
+func (l *Loader) module(ctx context.Context, id string, from *module) *module {
+	l.mu.Lock()
+	m := l.modules[id]
+	if m != nil {
+		if from != nil {
+			if chain := loadChain(m, from, nil); chain != nil {
+				l.mu.Unlock()
+				return &module{err: fmt.Errorf("load cycle: %s", strings.Join(append([]string{from.id}, chain...), " loads "))}
+			}
+			from.loads = append(from.loads, m)
+		}
+		l.mu.Unlock()
+		select {
+		case <-m.done:
+		case <-ctx.Done():
+			return &module{err: ctx.Err()}
+		}
+		return m
+	}
+	m = &module{id: id, done: make(chan struct{})}
+	l.modules[id] = m
+	if from != nil {
+		from.loads = append(from.loads, m)
+	}
+	l.mu.Unlock()
+	defer close(m.done)
+
+	src, file, pkgName, err := l.source(id)
+	if err != nil {
+		m.err = err
+		return m
+	}
+	m.id = file
+	thread := l.thread(ctx, file)
+	thread.Load = func(thread *starlark.Thread, ref string) (starlark.StringDict, error) {
+		return l.load(ctx, thread, ref, pkgName, m)
+	}
+	globals, err := starlark.ExecFileOptions(fileOptions, thread, file, src, l.predeclared)
+	if err != nil {
+		m.err = err
+		return m
+	}
+	for name, v := range globals {
+		switch v := v.(type) {
+		case *rule:
+			if v.name == "" {
+				v.name = strings.TrimPrefix(name, "_")
+			}
+		case *provider:
+			if v.name == "" {
+				v.name = strings.TrimPrefix(name, "_")
+			}
+		}
+	}
+	globals.Freeze()
+	m.globals = globals
+	return m
+}
+
+// loadChain is how m comes to load target, as module names, or nil. l.mu is held.
+func loadChain(m, target *module, seen map[*module]bool) []string {
+	if seen == nil {
+		seen = map[*module]bool{}
+	}
+	if m == target {
+		return []string{m.id}
+	}
+	if seen[m] {
+		return nil
+	}
+	seen[m] = true
+	for _, next := range m.loads {
+		if chain := loadChain(next, target, seen); chain != nil {
+			return append([]string{m.id}, chain...)
+		}
+	}
+	return nil
+}
+
+// source finds a module's text. file is how messages name it.
+func (l *Loader) source(id string) (src []byte, file, pkgName string, err error) {
+	if name, ok := strings.CutPrefix(id, "@mwbuild//rules:"); ok {
+		src, err = fs.ReadFile(l.opts.Prelude, name)
+		return src, id, "@mwbuild//rules", err
+	}
+	lab, err := label.Parse(id, "")
+	if err != nil {
+		return nil, id, "", err
+	}
+	file = path.Join(lab.Pkg, lab.Name)
+	if _, ok := l.opts.Tree.Lookup(file); !ok {
+		return nil, file, "", fmt.Errorf("no file %s in the workspace", file)
+	}
+	src, err = l.opts.Tree.ReadFile(file)
+	return src, file, lab.Pkg, err
+}
+
+// load is the load() statement in a file of package pkgName.
+func (l *Loader) load(ctx context.Context, thread *starlark.Thread, ref, pkgName string, from *module) (starlark.StringDict, error) {
+	id := ref
+	if !strings.HasPrefix(ref, "@mwbuild//rules:") {
+		if strings.HasPrefix(pkgName, "@") {
+			id = "@mwbuild//rules:" + strings.TrimPrefix(ref, ":")
+		} else {
+			lab, err := label.Parse(ref, pkgName)
+			if err != nil {
+				return nil, err
+			}
+			if ext := path.Ext(lab.Name); ext != ".bzl" && ext != ".star" {
+				return nil, fmt.Errorf("load takes .bzl and .star files, not %s", ref)
+			}
+			id = lab.String()
+		}
+	}
+	m := l.module(ctx, id, from)
+	if m.err != nil {
+		// What is wrong in the loaded file is told at its own place.
+		if errs := explainEval(m.id, m.err); len(errs) > 0 {
+			var eval *starlark.EvalError
+			var own *graph.Error
+			if errors.As(m.err, &eval) || errors.As(m.err, &own) || m.id != "" && positioned.MatchString(errs[0].Error()) {
+				return nil, errs[0]
+			}
+		}
+		return nil, m.err
+	}
+	return m.globals, nil
+}
+
+const (
+	pkgKey = "mwbuild:pkg"
+	ctxKey = "mwbuild:context"
+)
+
+func (l *Loader) thread(ctx context.Context, name string) *starlark.Thread {
+	t := &starlark.Thread{Name: name, Print: func(*starlark.Thread, string) {}}
+	t.SetMaxExecutionSteps(maxSteps)
+	t.OnMaxSteps = func(t *starlark.Thread) {
+		t.Cancel(fmt.Sprintf("it ran for more than %d steps: move the work into a rule's command", maxSteps))
+	}
+	t.SetLocal(ctxKey, ctx)
+	return t
+}
+
+// packages evaluates the named packages, those not yet known, concurrently.
+func (l *Loader) packages(ctx context.Context, names []string) {
+	var g errgroup.Group
+	g.SetLimit(l.opts.Jobs)
+	for _, name := range names {
+		l.mu.Lock()
+		_, known := l.pkgs[name]
+		p := &pkg{name: name, loader: l, targets: map[string]*target{}}
+		if !known {
+			l.pkgs[name] = p
+		}
+		l.mu.Unlock()
+		if !known {
+			g.Go(func() error { p.eval(ctx); return nil })
+		}
+	}
+	_ = g.Wait()
+}
+
+// pkg returns an evaluated package, or nil if there is none of that name.
+func (l *Loader) pkg(name string) *pkg {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pkgs[name]
+}
+
+// Load returns the targets that the patterns match, and the graph of everything that these need. Errors come sorted by
+// position; where there are any, the result holds the targets that they do not touch.
+func (l *Loader) Load(ctx context.Context, patterns []label.Pattern) (*Result, []error) {
+	var errs errorList
+	// Packages that a pattern can match, then, wave by wave, those of the labels in the attributes of what is wanted.
+	var wanted []string
+	for p := range l.isPkg {
+		if slices.ContainsFunc(patterns, func(pt label.Pattern) bool { return !pt.Negative && pt.MatchPackage(p) }) {
+			wanted = append(wanted, p)
+		}
+	}
+	l.packages(ctx, wanted)
+	matched := l.match(patterns, &errs)
+
+	reached := map[*target]bool{}
+	wave := slices.Clone(matched)
+	for len(wave) > 0 && ctx.Err() == nil {
+		names := map[string]bool{}
+		for _, t := range wave {
+			for _, lab := range t.labels() {
+				if l.isPkg[lab.Pkg] {
+					names[lab.Pkg] = true
+				}
+			}
+		}
+		l.packages(ctx, slices.Sorted(maps.Keys(names)))
+		var next []*target
+		for _, t := range wave {
+			if reached[t] {
+				continue
+			}
+			reached[t] = true
+			t.resolve(&errs)
+			for _, d := range t.deps {
+				if d.to != nil && !reached[d.to] {
+					next = append(next, d.to)
+				}
+			}
+		}
+		wave = next
+	}
+	if err := ctx.Err(); err != nil {
+		return &Result{Graph: graph.New(nil)}, []error{err}
+	}
+	for _, p := range l.pkgs {
+		for _, err := range p.errs.errs {
+			errs.add(err)
+		}
+	}
+	return l.analyse(ctx, matched, reached, &errs)
+}
+
+// match selects the targets that patterns match, and reports patterns that match nothing.
+func (l *Loader) match(patterns []label.Pattern, errs *errorList) []*target {
+	selected := map[*target]bool{}
+	for _, pt := range patterns {
+		if pt.Negative {
+			maps.DeleteFunc(selected, func(t *target, _ bool) bool { return pt.Match(t.label) })
+			continue
+		}
+		if pt.One() {
+			t, msg, hints := l.find(pt.Label)
+			if t == nil {
+				if msg != "" {
+					errs.add(&graph.Error{Msg: msg, Hints: hints})
+				}
+				continue
+			}
+			selected[t] = true
+			continue
+		}
+		found := false
+		for name, p := range l.pkgs {
+			if !pt.MatchPackage(name) {
+				continue
+			}
+			found = true
+			for _, t := range p.targets {
+				if !t.manual() {
+					selected[t] = true
+				}
+			}
+		}
+		if !found {
+			errs.add(&graph.Error{Msg: fmt.Sprintf("no package matches %s", pt), Hints: l.packageHints(pt.Label.Pkg)})
+		}
+	}
+	return slices.SortedFunc(maps.Keys(selected), func(a, b *target) int { return a.label.Compare(b.label) })
+}
+
+// find returns the target of that label, or why there is none. The message is empty where its package has errors of its
+// own that explain it.
+func (l *Loader) find(lab label.Label) (t *target, msg string, hints []string) {
+	p := l.pkg(lab.Pkg)
+	if p == nil || !l.isPkg[lab.Pkg] {
+		return nil, fmt.Sprintf("no package %s", "//"+lab.Pkg), l.packageHints(lab.Pkg)
+	}
+	if t := p.targets[lab.Name]; t != nil {
+		return t, "", nil
+	}
+	if p.broken {
+		return nil, "", nil
+	}
+	names := slices.Sorted(maps.Keys(p.targets))
+	if near := didYouMean(lab.Name, names); near != "" {
+		hints = []string{strings.Replace(strings.Trim(near, " ()"), "did you mean ", "did you mean "+label.Label{Pkg: lab.Pkg, Name: ""}.String(), 1)}
+	} else if _, file := l.opts.Tree.Lookup(path.Join(lab.Pkg, lab.Name)); file {
+		hints = []string{"it is a file: name it in a filegroup of that package"}
+	} else if len(names) == 0 {
+		hints = []string{p.file + " declares no target"}
+	} else {
+		hints = []string{fmt.Sprintf("%s declares %s", p.file, strings.Join(names, ", "))}
+	}
+	return nil, fmt.Sprintf("no target %s", lab), hints
+}
+
+func (l *Loader) packageHints(name string) []string {
+	names := slices.Sorted(maps.Keys(l.isPkg))
+	// The last element is what people get wrong most; a near name elsewhere is second best.
+	siblings := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return path.Dir(n) != path.Dir(name) })
+	for _, candidates := range [][]string{siblings, names} {
+		if s := didYouMean(name, candidates); s != "" {
+			return []string{strings.Replace(strings.Trim(s, " ()"), "did you mean ", "did you mean //", 1)}
+		}
+	}
+	return []string{fmt.Sprintf("a package is a folder with a BUILD or BUILD.star file: make %s", path.Join(name, "BUILD"))}
+}

@@ -1,0 +1,107 @@
+package load
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"go.starlark.net/starlark"
+
+	"github.com/mwbuild/mwbuild/graph"
+)
+
+// Workspace is what the WORKSPACE file says: defaults that rules read, not inputs of their own.
+type Workspace struct {
+	Name     string // of the workspace, for display and for OCI labels
+	Root     string // absolute path of MediaWiki in images
+	User     string // uid:gid that a container runs as
+	Owner    string // uid:gid that owns files in images
+	Platform string // of images without a base: os/arch
+}
+
+var defaultWorkspace = Workspace{Root: "/srv/mediawiki", User: "900:900", Owner: "65533:65533", Platform: "linux/amd64"}
+
+var (
+	userPattern     = regexp.MustCompile(`^[0-9]+:[0-9]+$`)
+	platformPattern = regexp.MustCompile(`^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$`)
+)
+
+// evalWorkspace runs WORKSPACE or WORKSPACE.star at the root of the tree.
+func evalWorkspace(tree Tree, version string) (Workspace, []error) {
+	w := defaultWorkspace
+	file := "WORKSPACE"
+	if _, ok := tree.Lookup(file); !ok {
+		file = "WORKSPACE.star"
+	}
+	src, err := tree.ReadFile(file)
+	if err != nil {
+		return w, []error{&graph.Error{Pos: file, Msg: err.Error(), Hints: []string{"git must not ignore the WORKSPACE file"}, Err: err}}
+	}
+	once := map[string]bool{}
+	statement := func(name string, f func(b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) error) starlark.Value {
+		return starlark.NewBuiltin(name, func(_ *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+			if once[name] {
+				return nil, fmt.Errorf("%s stands twice; once is enough", name)
+			}
+			once[name] = true
+			return starlark.None, f(b, args, kwargs)
+		})
+	}
+	predeclared := starlark.StringDict{
+		"workspace": statement("workspace", func(b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) error {
+			return starlark.UnpackArgs(b.Name(), args, kwargs, "name", &w.Name)
+		}),
+		"minimum_version": statement("minimum_version", func(b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) error {
+			var want string
+			if err := starlark.UnpackArgs(b.Name(), args, kwargs, "version", &want); err != nil {
+				return err
+			}
+			if version != "" && olderThan(version, want) {
+				return fmt.Errorf("this workspace needs mwbuild %s or newer; this is %s: upgrade it", want, version)
+			}
+			return nil
+		}),
+		"image_defaults": statement("image_defaults", func(b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) error {
+			if err := starlark.UnpackArgs(b.Name(), args, kwargs, "root?", &w.Root, "user?", &w.User, "owner?", &w.Owner, "platform?", &w.Platform); err != nil {
+				return err
+			}
+			switch {
+			case !strings.HasPrefix(w.Root, "/") || strings.HasSuffix(w.Root, "/"):
+				return fmt.Errorf("root %q: an absolute path without a slash at its end is wanted", w.Root)
+			case !userPattern.MatchString(w.User):
+				return fmt.Errorf("user %q: want numbers, uid:gid", w.User)
+			case !userPattern.MatchString(w.Owner):
+				return fmt.Errorf("owner %q: want numbers, uid:gid", w.Owner)
+			case !platformPattern.MatchString(w.Platform):
+				return fmt.Errorf("platform %q: want os/arch, such as linux/amd64", w.Platform)
+			}
+			return nil
+		}),
+	}
+	thread := &starlark.Thread{Name: file, Print: func(*starlark.Thread, string) {}}
+	thread.SetMaxExecutionSteps(maxSteps)
+	if _, err := starlark.ExecFileOptions(fileOptions, thread, file, src, predeclared); err != nil {
+		return w, explainEval(file, err)
+	}
+	return w, nil
+}
+
+// olderThan compares dotted versions number by number. What is not a number counts as zero.
+func olderThan(a, b string) bool {
+	as, bs := strings.Split(strings.TrimPrefix(a, "v"), "."), strings.Split(strings.TrimPrefix(b, "v"), ".")
+	at := func(parts []string, i int) int {
+		if i >= len(parts) {
+			return 0
+		}
+		n, _ := strconv.Atoi(parts[i])
+		return n
+	}
+	for i := range max(len(as), len(bs)) {
+		if c := cmp.Compare(at(as, i), at(bs, i)); c != 0 {
+			return c < 0
+		}
+	}
+	return false
+}
