@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/mwbuild/mwbuild/build"
+	"github.com/mwbuild/mwbuild/build/buildkit"
+	"github.com/mwbuild/mwbuild/build/progress"
+	"github.com/mwbuild/mwbuild/cache"
+	"github.com/mwbuild/mwbuild/cache/store"
+	"github.com/mwbuild/mwbuild/graph/label"
+	"github.com/mwbuild/mwbuild/internal/workspace"
+	"github.com/mwbuild/mwbuild/rules"
+	"github.com/mwbuild/mwbuild/starlark/load"
+)
+
+// opened is a workspace with everything that a command works on.
+type opened struct {
+	app      *app
+	root     string // absolute, symlinks resolved
+	pkg      string // folder that the user stands in, relative to root
+	cacheDir string
+	tree     *workspace.Disk
+	records  *build.Records
+}
+
+// open finds and lists the workspace.
+func (a *app) open(ctx context.Context) (*opened, error) {
+	start := a.dir
+	if start == "" {
+		start = "."
+	}
+	root, err := workspace.FindRoot(start)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	if root, err = filepath.EvalSymlinks(root); err != nil {
+		return nil, err
+	}
+	here, err := filepath.Abs(start)
+	if err == nil {
+		here, err = filepath.EvalSymlinks(here)
+	}
+	if err != nil {
+		return nil, err
+	}
+	pkg, err := filepath.Rel(root, here)
+	if err != nil || strings.HasPrefix(pkg, "..") {
+		return nil, fmt.Errorf("%s is not in workspace %s", here, root)
+	}
+	if pkg == "." {
+		pkg = ""
+	}
+	o := &opened{app: a, root: root, pkg: filepath.ToSlash(pkg)}
+	if o.cacheDir, err = a.cache(); err != nil {
+		return nil, err
+	}
+	o.records = &build.Records{Dir: o.cacheDir, Workspace: root, Wait: func(msg string) { a.note("%s", msg) }}
+	if o.tree, err = workspace.Open(ctx, root, o.records); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// patterns reads the targets of a command line.
+func (o *opened) patterns(args []string) ([]label.Pattern, error) {
+	var patterns []label.Pattern
+	var errs []error
+	positive := false
+	for _, arg := range args {
+		p, err := label.ParsePattern(showPattern(arg), o.pkg)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		positive = positive || !p.Negative
+		patterns = append(patterns, p)
+	}
+	if len(errs) > 0 {
+		return nil, usageError{errors.Join(errs...)}
+	}
+	if !positive {
+		if len(patterns) == 0 {
+			return nil, usagef("no target given\n    name some: //... is everything, :all is everything in this folder")
+		}
+		return nil, usagef("only targets to leave out are given\n    name what to build first: //... %s", showPattern(args[0]))
+	}
+	return patterns, nil
+}
+
+// load evaluates the packages that the patterns need. It reports what is wrong; without keepGoing it then returns
+// errReported.
+func (o *opened) load(ctx context.Context, patterns []label.Pattern, keepGoing bool) (*load.Result, []error, error) {
+	loader, errs := load.New(load.Options{Tree: o.tree, Prelude: rules.Prelude, Version: version(), Jobs: runtime.NumCPU()})
+	res := &load.Result{}
+	if len(errs) == 0 {
+		res, errs = loader.Load(ctx, patterns)
+	}
+	if ctx.Err() != nil {
+		return nil, nil, ctx.Err()
+	}
+	o.report(errs)
+	if len(errs) > 0 && (!keepGoing || len(res.Targets) == 0) {
+		return res, errs, errReported
+	}
+	return res, errs, nil
+}
+
+// report shows errors, at most fifty of them.
+func (o *opened) report(errs []error) {
+	const most = 50
+	for i, err := range errs {
+		if i == most {
+			fmt.Fprintf(o.app.std.err, "… and %d more errors\n", len(errs)-most)
+			break
+		}
+		fmt.Fprintln(o.app.std.err, err)
+	}
+	if n := len(errs); n > 1 {
+		o.app.note("%d errors", n)
+	}
+}
+
+// builder returns what carries out builds. The caller closes it; nothing is locked or started yet.
+func (o *opened) builder(jobs int, keepGoing bool) (*build.Builder, func() error, error) {
+	a := o.app
+	st, err := store.Open(o.cacheDir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w\n    name another cache folder with --cache-dir", err)
+	}
+	display, err := progress.New(a.std.err, a.progress)
+	if err != nil {
+		return nil, nil, errors.Join(usageError{err}, st.Close())
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, nil, err
+	}
+	engine := buildkit.New(buildkit.Options{
+		Addr: a.builder, Root: filepath.Join(o.cacheDir, "engine"), Exe: exe, Log: a.log,
+		Wait: func(msg string) { a.note("%s", msg) },
+	})
+	b := &build.Builder{
+		Root: o.root, Tree: o.tree, Store: st, Records: o.records, Engine: engine, Display: display,
+		Jobs: jobs, KeepGoing: keepGoing, Log: a.log,
+	}
+	return b, func() error { return errors.Join(engine.Close(), display.Close(), st.Close()) }, nil
+}
+
+// lock waits until no other mwbuild builds in this workspace.
+func (o *opened) lock(ctx context.Context) (unlock func(), err error) {
+	unlock, err = cache.LockWorkspace(ctx, o.cacheDir, o.root, func(holder string) {
+		o.app.note("waiting for another mwbuild in this workspace (%s)", holder)
+	})
+	if errors.Is(err, cache.ErrReadOnly) {
+		o.app.note("the cache folder %s cannot be written: nothing new will be kept", o.cacheDir)
+		return func() {}, nil
+	}
+	return unlock, err
+}

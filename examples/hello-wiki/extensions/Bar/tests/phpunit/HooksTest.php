@@ -1,0 +1,3 @@
+<?php
+// Development files like this one stay out of the image.
+namespace MediaWiki\Extension\Bar\Tests;
