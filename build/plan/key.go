@@ -1,0 +1,240 @@
+package plan
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"path"
+	"strings"
+
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/mwbuild/mwbuild/build/image"
+	"github.com/mwbuild/mwbuild/build/image/layer"
+	"github.com/mwbuild/mwbuild/graph"
+	"github.com/mwbuild/mwbuild/graph/action"
+	"github.com/mwbuild/mwbuild/internal/workspace"
+)
+
+// Versions of what turns inputs into outputs. Each rises when the same inputs would give another output; mwbuild's own
+// version enters no key.
+const (
+	runVersion    = "1" // of package lower's Run
+	imageVersion  = "1" // of image.Assemble
+	importVersion = "1" // of the image import
+)
+
+// Files tells what the files of the workspace hold.
+type Files interface {
+	Lookup(path string) (workspace.File, bool)
+	Digest(path string) (workspace.Digest, error)
+}
+
+// A Record is what an action made: layers (Layer, Run, Native: at least one) or an image.
+type Record struct {
+	Layers []image.Layer `json:",omitempty"`
+	Image  *image.Image  `json:",omitempty"`
+}
+
+// Descriptors returns what the record's action made, for display: its layers, or the image's manifest.
+func (r *Record) Descriptors() []ocispecs.Descriptor {
+	if r.Image != nil {
+		return []ocispecs.Descriptor{r.Image.Manifest}
+	}
+	ds := make([]ocispecs.Descriptor, len(r.Layers))
+	for i, l := range r.Layers {
+		ds[i] = l.Descriptor
+	}
+	return ds
+}
+
+// inputs says how a manifest names what an action reads.
+type inputs struct {
+	file   func(path string) (string, error)   // mode and identity of a file of the workspace
+	layers func(*action.Node) []string         // the files that a Layer, Run or Native made
+	blobs  func(*action.Node) []string         // the same as blobs of an image
+	image  func(*action.Node) string           // an image as a whole
+	root   func(*action.Node) ([]Field, error) // an image as the root of a process
+}
+
+// byOutput names inputs by what the actions before made and by the bytes of files: for action keys. record is called
+// for actions that have one.
+func byOutput(files Files, record func(*action.Node) *Record) inputs {
+	return inputs{
+		file: func(p string) (string, error) {
+			return fileField(files, p, func(d workspace.Digest) []byte { return d.SHA256[:] })
+		},
+		layers: func(n *action.Node) []string {
+			var ids []string
+			for _, l := range record(n).Layers {
+				ids = append(ids, l.DiffID.String())
+			}
+			return ids
+		},
+		blobs: func(n *action.Node) []string {
+			var ids []string
+			for _, l := range record(n).Layers {
+				ids = append(ids, l.Descriptor.Digest.String())
+			}
+			return ids
+		},
+		image: func(n *action.Node) string { return record(n).Image.Manifest.Digest.String() },
+		root: func(n *action.Node) ([]Field, error) {
+			im := record(n).Image
+			var cfg ocispecs.Image
+			if err := json.Unmarshal(im.ConfigJSON, &cfg); err != nil {
+				return nil, fmt.Errorf("%s: its configuration cannot be read: %w", n.ID(), err)
+			}
+			m := &Manifest{}
+			for i, l := range im.Layers {
+				m.Add(fmt.Sprintf("image layer[%d]", i), l.DiffID.String())
+			}
+			m.list("image env", cfg.Config.Env)
+			m.set("image workdir", cfg.Config.WorkingDir)
+			m.set("image user", cfg.Config.User)
+			m.Add("platform", path.Join(cfg.OS, cfg.Architecture, cfg.Variant))
+			return m.Fields(), nil
+		},
+	}
+}
+
+// describe lists everything that can change the output of n: its own description, what it reads as in names it, and the
+// version of what executes it. Left out are where it stands (label, name, position), the text of the rule that declared
+// it, owners, times and other modes of files, and where an import may be had: none of them can change the output.
+func describe(n *action.Node, in inputs) (*Manifest, error) {
+	m := &Manifest{}
+	m.Add("action", n.Kind())
+	fail := func(err error) error {
+		return &graph.Error{Pos: n.Pos, Label: n.Label, Msg: err.Error(), Err: err}
+	}
+	switch do := n.Do.(type) {
+	case *action.Layer:
+		m.Add("packer", fmt.Sprint(layer.PackerVersion))
+		m.Add("owner", owner(do.Owner))
+		for _, e := range do.Entries {
+			switch {
+			case e.File != "":
+				v, err := in.file(e.File)
+				if err != nil {
+					return nil, fail(err)
+				}
+				m.Add("file "+e.Dest, v)
+			case e.From != nil:
+				m.list("from "+e.Dest, in.layers(e.From))
+				m.Add("path "+e.Dest, e.Path)
+			case e.Text != nil:
+				m.Add("text "+e.Dest, *e.Text)
+				if e.Exec {
+					m.Add("exec "+e.Dest, "true")
+				}
+			default:
+				o := do.Owner
+				if e.User != nil {
+					o = *e.User
+				}
+				m.Add("dir "+e.Dest, owner(o))
+			}
+		}
+	case *action.Run:
+		m.Add("run", runVersion)
+		root, err := in.root(do.Root)
+		if err != nil {
+			return nil, fail(err)
+		}
+		m.fields = append(m.fields, root...)
+		for _, mt := range do.Mounts {
+			m.list("mount "+mt.Dest, in.layers(mt.From))
+		}
+		m.list("argv", do.Args)
+		m.dict("env", do.Env)
+		m.set("workdir", do.Dir)
+		m.list("out", do.Outs)
+		m.Add("network", fmt.Sprint(do.Network))
+		m.Add("owner", owner(do.Owner))
+	case *action.Native:
+		m.Add("native", do.Kind)
+		m.dict("param", do.Params)
+		for _, f := range do.Files {
+			v, err := in.file(f)
+			if err != nil {
+				return nil, fail(err)
+			}
+			m.Add("file "+f, v)
+		}
+		for i, n := range do.Inputs {
+			m.list(fmt.Sprintf("input[%d]", i), in.layers(n))
+		}
+	case *action.Image:
+		if do.Import != nil {
+			m.Add("import", importVersion)
+			m.Add("digest", do.Import.Digest)
+			m.Add("platform", do.Import.Platform)
+			m.Add("as", importForm(do.Import))
+			break
+		}
+		m.Add("image", imageVersion)
+		if do.Base != nil {
+			m.Add("base", in.image(do.Base))
+		} else {
+			m.Add("platform", do.Platform)
+		}
+		for i, l := range do.Layers {
+			m.list(fmt.Sprintf("layer[%d] %s", i, CreatedBy(l)), in.blobs(l))
+		}
+		c := do.Config
+		m.set("user", c.User)
+		m.dict("env", c.Env)
+		m.list("entrypoint", c.Entrypoint)
+		m.list("cmd", c.Cmd)
+		m.set("workdir", c.WorkingDir)
+		m.dict("label", c.Labels)
+		m.list("port", c.ExposedPorts)
+		m.list("volume", c.Volumes)
+		m.set("stop signal", c.StopSignal)
+	default:
+		return nil, fail(fmt.Errorf("no key for action %T", do))
+	}
+	return m, nil
+}
+
+// importForm is the one thing beside its digest that decides how an import is read: a tar's digest is of the file, the
+// others' of a manifest.
+func importForm(in *action.Import) string {
+	if in.Tar != "" {
+		return "tar"
+	}
+	return "manifest"
+}
+
+func owner(o action.Owner) string { return fmt.Sprintf("%d:%d", o.UID, o.GID) }
+
+// fileField is a file's mode, as git writes it, and the digest that pick takes of its bytes or its link's target.
+func fileField(files Files, p string, pick func(workspace.Digest) []byte) (string, error) {
+	f, ok := files.Lookup(p)
+	if !ok {
+		return "", fmt.Errorf("%s: no such file in the workspace", p)
+	}
+	d, err := files.Digest(p)
+	if err != nil {
+		return "", err
+	}
+	return gitModes[f.Mode] + " " + hex.EncodeToString(pick(d)), nil
+}
+
+var gitModes = map[workspace.Mode]string{workspace.Regular: "100644", workspace.Executable: "100755", workspace.Symlink: "120000"}
+
+// CreatedBy is what stands in an image's history for the layer that n makes: what it holds, by place. It is part of the
+// image, so it must not tell labels.
+func CreatedBy(n *action.Node) string {
+	l, ok := n.Do.(*action.Layer)
+	if !ok || len(l.Entries) == 0 {
+		return "mwbuild " + strings.ToLower(n.Kind())
+	}
+	// Entries are sorted, so what the first and the last share all share.
+	first, last := l.Entries[0].Dest, l.Entries[len(l.Entries)-1].Dest
+	common := path.Dir(first)
+	for common != "." && !strings.HasPrefix(last, common+"/") {
+		common = path.Dir(common)
+	}
+	return "mwbuild layer /" + strings.TrimPrefix(common, ".")
+}

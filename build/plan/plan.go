@@ -1,0 +1,120 @@
+// Package plan decides which actions must run, and knows why.
+//
+// For every action it makes the manifest of its inputs, whose digest is the key under which a record of an earlier
+// execution may be found. The key of an action that reads another's output is known only when that output is: until then
+// the action is pending. Because a key holds outputs and not keys of what comes before, an action that ran again and
+// made the same bytes leaves those after it untouched (early cut-off).
+//
+// The package reads no database and runs nothing: package build feeds it records and carries it out.
+package plan
+
+import (
+	"slices"
+
+	"github.com/mwbuild/mwbuild/graph/action"
+)
+
+// State says what is known of a step.
+type State int
+
+// The states of a step. A step begins as Pending, becomes Hit or Dirty when its key is known, and a Dirty one Done when
+// it was executed.
+const (
+	Pending State = iota // waits for the output of another
+	Hit                  // a record of its key is there
+	Dirty                // must be executed
+	Done                 // was executed in this build
+)
+
+// A Step is one action in a plan.
+type Step struct {
+	Node     *action.Node
+	State    State
+	Manifest *Manifest // nil while Pending
+	Key      Key       // of Manifest
+	Record   *Record   // what it made, when Hit or Done
+	Deps     []*Step
+	Users    []*Step // steps that read its output
+}
+
+// A Plan is the steps that some outputs need, each after those that it reads.
+type Plan struct {
+	Steps []*Step
+	step  map[*action.Node]*Step
+	files Files
+}
+
+// New returns the plan that makes the outputs of nodes. Every step is pending.
+func New(nodes []*action.Node, files Files) *Plan {
+	p := &Plan{step: map[*action.Node]*Step{}, files: files}
+	for _, n := range nodes {
+		p.add(n)
+	}
+	return p
+}
+
+func (p *Plan) add(n *action.Node) *Step {
+	if s := p.step[n]; s != nil {
+		return s
+	}
+	s := &Step{Node: n}
+	p.step[n] = s
+	for _, d := range n.Deps() {
+		dep := p.add(d)
+		s.Deps = append(s.Deps, dep)
+		dep.Users = append(dep.Users, s)
+	}
+	p.Steps = append(p.Steps, s)
+	return s
+}
+
+// Step returns the step of n, which must be in the plan.
+func (p *Plan) Step(n *action.Node) *Step { return p.step[n] }
+
+// Ready tells whether everything that s reads is there.
+func (s *Step) Ready() bool {
+	return !slices.ContainsFunc(s.Deps, func(d *Step) bool { return d.Record == nil })
+}
+
+// Resolve makes the key of s, which must be Ready, and asks find for a record. It leaves s Hit or Dirty. An error is
+// about a file of the workspace.
+func (p *Plan) Resolve(s *Step, find func(Key) (*Record, error)) error {
+	if s.Manifest == nil {
+		m, err := describe(s.Node, byOutput(p.files, func(n *action.Node) *Record { return p.step[n].Record }))
+		if err != nil {
+			return err
+		}
+		s.Manifest, s.Key = m, m.Key()
+	}
+	r, err := find(s.Key)
+	if err != nil {
+		return err
+	}
+	s.Record, s.State = r, Hit
+	if r == nil {
+		s.State = Dirty
+	}
+	return nil
+}
+
+// Finish makes a Dirty step Done with what it made.
+func (s *Step) Finish(r *Record) { s.Record, s.State = r, Done }
+
+// SourceFiles returns the workspace files that the plan's steps read, sorted, each once.
+func (p *Plan) SourceFiles() []string {
+	var files []string
+	for _, s := range p.Steps {
+		switch do := s.Node.Do.(type) {
+		case *action.Layer:
+			for i := range do.Entries {
+				if f := do.Entries[i].File; f != "" {
+					files = append(files, f)
+				}
+			}
+		case *action.Native:
+			files = append(files, do.Files...)
+		}
+	}
+	slices.Sort(files)
+	return slices.Compact(files)
+}

@@ -1,0 +1,89 @@
+package plan
+
+import (
+	"fmt"
+
+	"github.com/mwbuild/mwbuild/graph"
+	"github.com/mwbuild/mwbuild/graph/action"
+	"github.com/mwbuild/mwbuild/internal/workspace"
+)
+
+// SourceKeys returns the source key of every target of g: the Merkle digest of what evaluation made of it, that is, the
+// name of its rule, the descriptions of its actions, its files by git blob id, and the keys of its dependencies. It is
+// known without building anything, so two revisions can be compared by it.
+//
+// An action is described as for its action key, but for the outputs of others, which stand by those actions' own
+// descriptions; so nothing that cannot change an output enters here either.
+func SourceKeys(g *graph.Graph, files Files) (map[graph.ID]Key, error) {
+	var ids []graph.ID
+	for _, t := range g.Targets() {
+		ids = append(ids, t.ID)
+	}
+	sorted, cycles := g.Sort(ids)
+	if len(cycles) > 0 {
+		return nil, cycles[0]
+	}
+	s := sourceKeys{files, map[*action.Node]Key{}}
+	keys := make(map[graph.ID]Key, len(sorted))
+	for _, t := range sorted {
+		m := &Manifest{}
+		m.Add("rule", t.Kind)
+		for _, list := range []struct {
+			name  string
+			nodes []*action.Node
+		}{{"action", t.Actions}, {"output", t.Outputs}} {
+			for i, n := range list.nodes {
+				k, err := s.key(n)
+				if err != nil {
+					return nil, err
+				}
+				m.Add(fmt.Sprintf("%s[%d]", list.name, i), k.String())
+			}
+		}
+		for _, f := range t.Srcs {
+			v, err := s.file(f)
+			if err != nil {
+				return nil, &graph.Error{Pos: t.Pos, Label: t.Label.String(), Msg: err.Error(), Err: err}
+			}
+			m.Add("file "+f, v)
+		}
+		for i, e := range t.Deps {
+			if k, ok := keys[e.To]; ok {
+				m.Add(fmt.Sprintf("%s[%d]", e.Attr, i), k.String())
+			}
+		}
+		keys[t.ID] = m.Key()
+	}
+	return keys, nil
+}
+
+type sourceKeys struct {
+	files Files
+	keys  map[*action.Node]Key
+}
+
+func (s sourceKeys) file(p string) (string, error) {
+	return fileField(s.files, p, func(d workspace.Digest) []byte { return d.Blob[:] })
+}
+
+func (s sourceKeys) key(n *action.Node) (Key, error) {
+	if k, ok := s.keys[n]; ok {
+		return k, nil
+	}
+	for _, d := range n.Deps() {
+		if _, err := s.key(d); err != nil {
+			return Key{}, err
+		}
+	}
+	one := func(n *action.Node) string { return s.keys[n].String() }
+	list := func(n *action.Node) []string { return []string{one(n)} }
+	m, err := describe(n, inputs{
+		file: s.file, layers: list, blobs: list, image: one,
+		root: func(n *action.Node) ([]Field, error) { return []Field{{"image", one(n)}}, nil },
+	})
+	if err != nil {
+		return Key{}, err
+	}
+	s.keys[n] = m.Key()
+	return s.keys[n], nil
+}

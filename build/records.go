@@ -1,0 +1,215 @@
+package build
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/mwbuild/mwbuild/build/plan"
+	"github.com/mwbuild/mwbuild/cache"
+	"github.com/mwbuild/mwbuild/graph/action"
+)
+
+// Records is what is remembered of earlier builds of one workspace, in the user's cache database. The database is open
+// only inside a session, because it is locked against other processes for that time.
+//
+// It is a memo of file digests too (workspace.Memo), which finds and keeps nothing outside a session.
+type Records struct {
+	Dir       string           // cache folder
+	Workspace string           // absolute path of the workspace's root
+	Wait      func(msg string) // told when another process holds the database
+
+	mu sync.Mutex
+	db *cache.DB // nil outside a session
+	ro bool      // the folder cannot be written
+}
+
+// session runs f with the database open. Without a folder that can be written, f reads what there is and keeps nothing.
+func (r *Records) session(ctx context.Context, f func(*session) error) error {
+	open := func() (*cache.DB, error) { return cache.Open(ctx, r.Dir, r.Wait) }
+	if r.ro {
+		open = func() (*cache.DB, error) { return cache.OpenRead(r.Dir) }
+	}
+	db, err := open()
+	if errors.Is(err, cache.ErrReadOnly) && !r.ro {
+		r.ro = true
+		db, err = cache.OpenRead(r.Dir)
+	}
+	if err != nil {
+		if r.ro {
+			return f(&session{r: r})
+		}
+		return fmt.Errorf("cache: %w", err)
+	}
+	r.mu.Lock()
+	r.db = db
+	r.mu.Unlock()
+	err = f(&session{r, db})
+	r.mu.Lock()
+	r.db = nil
+	r.mu.Unlock()
+	if cerr := db.Close(); err == nil && cerr != nil {
+		err = fmt.Errorf("cache: %w", cerr)
+	}
+	return err
+}
+
+// Load is workspace.Memo's.
+func (r *Records) Load(absDir string) ([]byte, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.db == nil {
+		return nil, false
+	}
+	return cache.FileMemo{DB: r.db}.Load(absDir)
+}
+
+// Store is workspace.Memo's.
+func (r *Records) Store(byDir map[string][]byte) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.db == nil || r.ro {
+		return nil
+	}
+	return cache.FileMemo{DB: r.db}.Store(byDir)
+}
+
+// A session is Records with the database open.
+type session struct {
+	r  *Records
+	db *cache.DB // nil: remember nothing
+}
+
+// record returns what is recorded for k, or nil.
+func (s *session) record(k plan.Key) (*plan.Record, error) {
+	if s.db == nil {
+		return nil, nil
+	}
+	v, ok, err := s.db.Get(cache.Records, k[:])
+	if !ok || err != nil {
+		return nil, err
+	}
+	r := &plan.Record{}
+	if json.Unmarshal(v, r) != nil {
+		return nil, nil // not ours: a miss
+	}
+	return r, nil
+}
+
+// last is what explain needs of an action of the workspace: the key it had at its latest build, and the one before.
+type last struct{ Key, Before plan.Key }
+
+func (s *session) lastKey(n *action.Node) []byte { return []byte(s.r.Workspace + "\n" + n.ID()) }
+
+// last returns the keys that n had, zero if it was never built here.
+func (s *session) last(n *action.Node) (last, error) {
+	var l last
+	if s.db == nil {
+		return l, nil
+	}
+	v, ok, err := s.db.Get(cache.Last, s.lastKey(n))
+	if ok && len(v) == len(l.Key)+len(l.Before) {
+		copy(l.Key[:], v)
+		copy(l.Before[:], v[len(l.Key):])
+	}
+	return l, err
+}
+
+// seen keeps that the step had its key in this build.
+func (s *session) seen(st *plan.Step) error {
+	if s.db == nil || s.r.ro {
+		return nil
+	}
+	was, err := s.last(st.Node)
+	if err != nil || was.Key == st.Key {
+		return err
+	}
+	return s.db.Put(cache.Entry{NS: cache.Last, Key: s.lastKey(st.Node), Value: append(st.Key[:], was.Key[:]...)})
+}
+
+// save keeps what an executed step made, and the manifest of its key.
+func (s *session) save(st *plan.Step) error {
+	if s.db == nil || s.r.ro {
+		return nil
+	}
+	record, err := json.Marshal(st.Record)
+	if err != nil {
+		return err
+	}
+	if err := s.db.Put(
+		cache.Entry{NS: cache.Manifests, Key: st.Key[:], Value: deflate(st.Manifest.Encode())},
+		cache.Entry{NS: cache.Records, Key: st.Key[:], Value: record},
+	); err != nil {
+		return err
+	}
+	return s.seen(st)
+}
+
+// manifest returns the manifest that k is the digest of, or nil.
+func (s *session) manifest(k plan.Key) (*plan.Manifest, error) {
+	if s.db == nil || k == (plan.Key{}) {
+		return nil, nil
+	}
+	v, ok, err := s.db.Get(cache.Manifests, k[:])
+	if !ok || err != nil {
+		return nil, err
+	}
+	m, err := inflate(v)
+	if err != nil || m.Key() != k {
+		return nil, nil // damaged: as if there were none
+	}
+	return m, nil
+}
+
+// Blobs calls f with every blob that a record names, whatever workspace made it.
+func (r *Records) Blobs(ctx context.Context, f func(digest.Digest)) error {
+	return r.session(ctx, func(s *session) error {
+		if s.db == nil {
+			return nil
+		}
+		return s.db.Each(cache.Records, nil, func(_, value []byte) error {
+			var rec plan.Record
+			if json.Unmarshal(value, &rec) != nil {
+				return nil
+			}
+			layers := rec.Layers
+			if rec.Image != nil {
+				layers = rec.Image.Layers
+				f(rec.Image.Manifest.Digest)
+				f(rec.Image.Config.Digest)
+			}
+			for _, l := range layers {
+				f(l.Descriptor.Digest)
+			}
+			return nil
+		})
+	})
+}
+
+func deflate(b []byte) []byte {
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		panic(err) // the options are constant
+	}
+	defer e.Close()
+	return e.EncodeAll(b, nil)
+}
+
+func inflate(b []byte) (*plan.Manifest, error) {
+	d, err := zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	var raw bytes.Buffer
+	if _, err := raw.ReadFrom(d); err != nil {
+		return nil, err
+	}
+	return plan.DecodeManifest(raw.Bytes())
+}
