@@ -14,12 +14,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/containerd/platforms"
 	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/mwbuild/mwbuild/build/buildkit"
@@ -39,7 +42,7 @@ import (
 // files and inputs alone; inputs holds the layers of each of the action's inputs.
 type Native func(ctx context.Context, do *action.Native, tree *workspace.Disk, inputs [][]image.Layer, blobs image.Blobs) ([]image.Layer, error)
 
-// A Builder builds targets of one workspace. Root, Tree, Store, Records, Engine and Display must be set.
+// A Builder builds targets of one workspace. All but Natives, Jobs and KeepGoing must be set.
 type Builder struct {
 	Root      string // absolute path of the workspace
 	Tree      *workspace.Disk
@@ -109,10 +112,12 @@ func (b *Builder) Build(ctx context.Context, targets []*graph.Target) (*Result, 
 	}
 	p := plan.New(nodes, b.Tree)
 	res := &Result{Plan: p}
+	begun := time.Now()
 	errs, err := b.run(ctx, p)
 	if err != nil {
 		return res, err
 	}
+	b.Log.Debug("built", "actions", len(p.Steps), "took", time.Since(begun))
 	res.Errors = errs.sorted()
 	for _, t := range targets {
 		tr := TargetResult{Target: t, Status: Cached}
@@ -148,6 +153,25 @@ func (b *Builder) Build(ctx context.Context, targets []*graph.Target) (*Result, 
 	return res, nil
 }
 
+// Heal removes the damaged ones among the blobs that the result names, and returns them. It reads them all.
+func (b *Builder) Heal(ctx context.Context, res *Result) ([]digest.Digest, error) {
+	blobs := map[digest.Digest]ocispecs.Descriptor{}
+	for _, s := range res.Plan.Steps {
+		if s.Record == nil {
+			continue
+		}
+		layers := s.Record.Layers
+		if im := s.Record.Image; im != nil {
+			layers = im.Layers
+			blobs[im.Manifest.Digest], blobs[im.Config.Digest] = im.Manifest, im.Config
+		}
+		for _, l := range layers {
+			blobs[l.Descriptor.Digest] = l.Descriptor
+		}
+	}
+	return b.Store.Heal(ctx, slices.Collect(maps.Values(blobs)))
+}
+
 // Plan resolves what can be resolved without executing anything: steps are Hit, Dirty, or Pending behind a Dirty one.
 func (b *Builder) Plan(ctx context.Context, targets []*graph.Target) (*plan.Plan, error) {
 	var nodes []*action.Node
@@ -173,6 +197,8 @@ func (b *Builder) Plan(ctx context.Context, targets []*graph.Target) (*plan.Plan
 // digest reads the files of the plan that are not in the memo, in parallel, and keeps their digests. It must run in a
 // session. A file that cannot be read is no error here: the step that reads it tells, with its target.
 func (b *Builder) digest(ctx context.Context, p *plan.Plan) error {
+	begun := time.Now()
+	defer func() { b.Log.Debug("digested", "files", len(p.SourceFiles()), "took", time.Since(begun)) }()
 	if err := b.Tree.DigestAll(ctx, p.SourceFiles(), b.jobs()); ctx.Err() != nil {
 		return err
 	}

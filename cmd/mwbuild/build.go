@@ -150,6 +150,15 @@ func (a *app) build(ctx context.Context, args []string, opt buildOptions) (err e
 	if err == nil && len(res.Errors) == 0 {
 		err = a.deliver(ctx, b, res, opt)
 	}
+	if err != nil || len(res.Errors) > 0 {
+		// A disk that lost bytes looks like a failure of whatever read them. Once they are gone they are made again.
+		if damaged, herr := b.Heal(ctx, res); herr == nil && len(damaged) > 0 {
+			a.note("%s in the cache was damaged: building again", plural(len(damaged), "blob"))
+			if res, err = b.Build(ctx, loaded.Targets); err == nil && len(res.Errors) == 0 {
+				err = a.deliver(ctx, b, res, opt)
+			}
+		}
+	}
 	used := b.Engine.Used()
 	// The display ends before anything else is said.
 	if cerr := b.Display.Close(); err == nil {
@@ -231,14 +240,16 @@ func jsonReport(res *build.Result, engine bool, errs []error) report {
 
 // deliver exports and pushes the one target.
 func (a *app) deliver(ctx context.Context, b *build.Builder, res *build.Result, opt buildOptions) error {
+	tags := map[string]ocispecs.Descriptor{}
 	for _, t := range res.Targets {
 		for _, r := range t.Outputs {
 			if r.Image != nil {
-				if err := b.Store.Tag(t.Target.Label.String(), r.Image.Manifest); err != nil && len(opt.exports) == 0 {
-					a.log.Debug("index.json was not written", "err", err)
-				}
+				tags[t.Target.Label.String()] = r.Image.Manifest
 			}
 		}
+	}
+	if err := b.Store.Tag(tags); err != nil {
+		a.log.Debug("index.json was not written", "err", err) // a convenience for other tools, as with a read-only cache
 	}
 	if len(opt.exports) == 0 && len(opt.push) == 0 {
 		return nil

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/mwbuild/mwbuild/build"
 	"github.com/mwbuild/mwbuild/build/buildkit"
@@ -62,9 +63,11 @@ func (a *app) open(ctx context.Context) (*opened, error) {
 		return nil, err
 	}
 	o.records = &build.Records{Dir: o.cacheDir, Workspace: root, Wait: func(msg string) { a.note("%s", msg) }}
+	begun := time.Now()
 	if o.tree, err = workspace.Open(ctx, root, o.records); err != nil {
 		return nil, err
 	}
+	a.log.Debug("listed the workspace", "files", len(o.tree.Files()), "packages", len(o.tree.Packages()), "took", time.Since(begun))
 	return o, nil
 }
 
@@ -97,6 +100,7 @@ func (o *opened) patterns(args []string) ([]label.Pattern, error) {
 // load evaluates the packages that the patterns need. It reports what is wrong; without keepGoing it then returns
 // errReported.
 func (o *opened) load(ctx context.Context, patterns []label.Pattern, keepGoing bool) (*load.Result, []error, error) {
+	begun := time.Now()
 	loader, errs := load.New(load.Options{Tree: o.tree, Prelude: rules.Prelude, Version: version(), Jobs: runtime.NumCPU()})
 	res := &load.Result{}
 	if len(errs) == 0 {
@@ -105,6 +109,7 @@ func (o *opened) load(ctx context.Context, patterns []label.Pattern, keepGoing b
 	if ctx.Err() != nil {
 		return nil, nil, ctx.Err()
 	}
+	o.app.log.Debug("loaded", "targets", len(res.Targets), "took", time.Since(begun))
 	o.report(errs)
 	if len(errs) > 0 && (!keepGoing || len(res.Targets) == 0) {
 		return res, errs, errReported
@@ -133,6 +138,10 @@ func (o *opened) builder(jobs int, keepGoing bool) (*build.Builder, func() error
 	st, err := store.Open(o.cacheDir)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w\n    name another cache folder with --cache-dir", err)
+	}
+	// What a killed build left half written goes now, unless another one is at work.
+	if err := st.Sweep(); err != nil {
+		return nil, nil, errors.Join(err, st.Close())
 	}
 	display, err := progress.New(a.std.err, a.progress)
 	if err != nil {

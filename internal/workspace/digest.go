@@ -1,0 +1,271 @@
+package workspace
+
+import (
+	"context"
+	"crypto/sha1"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Digest identifies a file's bytes, or a symlink's target. Mode and path are no part of it.
+type Digest struct {
+	SHA256 [32]byte
+	Blob   [20]byte // git's blob id of these bytes; it is not the index's where a clean filter or eol conversion applies
+	Size   int64
+}
+
+// A ChangedError says that a file is not, or does not stay, what it was when the tree was listed. Building again helps.
+type ChangedError struct {
+	Path string
+	What string // what happened to it: "changed", "deleted", …
+}
+
+func (e *ChangedError) Error() string {
+	return fmt.Sprintf("%s was %s while mwbuild was reading the workspace: build again", e.Path, e.What)
+}
+
+// A Memo keeps digests between builds: one value per directory, by its absolute path. It may lose values. A value that is not
+// as it was stored is ignored. Load may be called concurrently.
+type Memo interface {
+	Load(absDir string) ([]byte, bool)
+	Store(byDir map[string][]byte) error
+}
+
+// A dir is what is known of the digests of the files directly in one folder.
+type dir struct {
+	mu     sync.Mutex
+	loaded bool
+	memo   map[string]memoEntry // by name; from the memo and to go there
+	known  map[string]Digest    // by name; found in this process
+	dirty  bool                 // memo has what the Memo has not
+}
+
+// Digest returns the digest of the file at path; a symlink is not followed. It reads the file only when the memo does not know
+// it with the same size, times and inode. The error is a *[ChangedError] when the file does not hold still, or has become
+// something else since the tree was listed.
+func (d *Disk) Digest(path string) (Digest, error) {
+	f, err := d.lookup(path)
+	if err != nil {
+		return Digest{}, err
+	}
+	folder, name := split(path)
+	dir := d.dirs[folder]
+	dir.mu.Lock()
+	dir.load(d.memo, d.abs(folder))
+	sum, ok := dir.known[name]
+	e, remembered := dir.memo[name]
+	if !ok && remembered && e.stat == f.stat && !f.special {
+		sum, ok = e.digest(), true
+		dir.known[name] = sum
+	}
+	dir.mu.Unlock()
+	if ok {
+		return sum, nil
+	}
+
+	sum, st, err := d.hash(f)
+	if err != nil {
+		return Digest{}, err
+	}
+	racy := st.racy(time.Now())
+	dir.mu.Lock()
+	defer dir.mu.Unlock()
+	dir.known[name] = sum
+	if !racy {
+		dir.memo[name] = memoEntry{st, sum.SHA256, sum.Blob}
+		dir.dirty = true
+	}
+	return sum, nil
+}
+
+// load fills in dir from the memo, once.
+func (d *dir) load(m Memo, absDir string) {
+	if d.loaded {
+		return
+	}
+	d.loaded = true
+	d.known = map[string]Digest{}
+	if m != nil {
+		if b, ok := m.Load(absDir); ok {
+			d.memo, _ = decodeMemo(b) // what is broken is not known
+		}
+	}
+	if d.memo == nil {
+		d.memo = map[string]memoEntry{}
+	}
+}
+
+// DigestAll finds the digests of paths, as [Disk.Digest] does, with up to jobs at once. It returns the first error.
+func (d *Disk) DigestAll(ctx context.Context, paths []string, jobs int) error {
+	return parallelN(ctx, len(paths), max(1, jobs), func(i int) error {
+		_, err := d.Digest(paths[i])
+		return err
+	}, nil)
+}
+
+// FlushMemo hands what was found out since to the memo. Files changed so recently that another change might not show in their
+// times are left out.
+func (d *Disk) FlushMemo() error {
+	if d.memo == nil {
+		return nil
+	}
+	out := map[string][]byte{}
+	var flushed []*dir
+	for folder, dir := range d.dirs {
+		dir.mu.Lock()
+		if dir.dirty {
+			for name := range dir.memo {
+				if _, ok := d.Lookup(join(folder, name)); !ok {
+					delete(dir.memo, name)
+				}
+			}
+			out[d.abs(folder)] = encodeMemo(dir.memo)
+			flushed = append(flushed, dir)
+		}
+		dir.mu.Unlock()
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	if err := d.memo.Store(out); err != nil {
+		return fmt.Errorf("remember digests of files: %w", err)
+	}
+	for _, dir := range flushed {
+		dir.mu.Lock()
+		dir.dirty = false
+		dir.mu.Unlock()
+	}
+	return nil
+}
+
+func join(folder, name string) string {
+	if folder == "" {
+		return name
+	}
+	return folder + "/" + name
+}
+
+// hash reads a file, or a symlink's target, and returns what it was when it was read.
+func (d *Disk) hash(f File) (Digest, stat, error) {
+	if f.special {
+		return Digest{}, stat{}, specialError(f.Path)
+	}
+	for range 3 {
+		sum, st, err := d.hashOnce(f)
+		if err != errUnstable {
+			return sum, st, err
+		}
+	}
+	return Digest{}, stat{}, &ChangedError{Path: f.Path, What: "changed"}
+}
+
+var errUnstable = errors.New("changed while being read")
+
+func (d *Disk) hashOnce(f File) (Digest, stat, error) {
+	before, err := d.restat(f)
+	if err != nil {
+		return Digest{}, stat{}, err
+	}
+	var sum Digest
+	if f.Mode == Symlink {
+		target, err := os.Readlink(d.abs(f.Path))
+		if err != nil || target != f.Target {
+			return Digest{}, stat{}, &ChangedError{Path: f.Path, What: "changed"}
+		}
+		sum = digestBytes([]byte(target))
+	} else {
+		r, err := d.open(f)
+		if err != nil {
+			return Digest{}, stat{}, err
+		}
+		sum, err = digestFile(r, before)
+		r.Close()
+		if err != nil {
+			if err != errUnstable {
+				err = fmt.Errorf("read %s: %w", f.Path, err)
+			}
+			return Digest{}, stat{}, err
+		}
+	}
+	if d.onRead != nil {
+		d.onRead(f.Path)
+	}
+	after, err := d.restat(f)
+	if err == nil && after != before {
+		err = errUnstable
+	}
+	return sum, after, err
+}
+
+// restat looks at a file anew. It must be what it was when the tree was listed, but may have other bytes.
+func (d *Disk) restat(f File) (stat, error) {
+	var st unix.Stat_t
+	if err := lstat(d.abs(f.Path), &st); err != nil {
+		if isGone(err) {
+			return stat{}, &ChangedError{Path: f.Path, What: "deleted"}
+		}
+		return stat{}, err
+	}
+	mode, kind := Regular, st.Mode&unix.S_IFMT
+	switch {
+	case kind == unix.S_IFLNK:
+		mode = Symlink
+	case st.Mode&0o100 != 0:
+		mode = Executable
+	}
+	if mode != f.Mode || kind != unix.S_IFLNK && kind != unix.S_IFREG {
+		return stat{}, &ChangedError{Path: f.Path, What: "changed in mode"}
+	}
+	return statOf(&st), nil
+}
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
+
+// digestFile reads r, which must be the file that want is of.
+func digestFile(r *os.File, want stat) (Digest, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(r.Fd()), &st); err != nil {
+		return Digest{}, &fs.PathError{Op: "stat", Path: r.Name(), Err: err}
+	}
+	if statOf(&st) != want {
+		return Digest{}, errUnstable
+	}
+	s256, s1 := sha256.New(), sha1.New()
+	io.WriteString(s1, "blob "+strconv.FormatInt(want.size, 10)+"\x00")
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	var n int64
+	for {
+		k, err := r.Read(*buf)
+		s256.Write((*buf)[:k])
+		s1.Write((*buf)[:k])
+		n += int64(k)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return Digest{}, err
+		}
+	}
+	if n != want.size {
+		return Digest{}, errUnstable
+	}
+	d := Digest{Size: n}
+	s256.Sum(d.SHA256[:0])
+	s1.Sum(d.Blob[:0])
+	return d, nil
+}
+
+func digestBytes(b []byte) Digest {
+	blob := append([]byte("blob "+strconv.Itoa(len(b))+"\x00"), b...)
+	return Digest{sha256.Sum256(b), sha1.Sum(blob), int64(len(b))}
+}

@@ -1,0 +1,334 @@
+// Package workspace is the tree of files that a build sees.
+//
+// In a git workspace these are the tracked files and the untracked ones that git does not ignore, without git all files; in
+// both, less what the file .mwbuildignore at the root names. A nested git checkout, a submodule for one, is listed by its own
+// rules. Of a file there is its path, whether its owner may execute it, a symlink's target, and its bytes. Owner, group, the
+// other mode bits and times are no inputs, and directories exist only as part of a path. So a tree on disk and a revision in git
+// are the same thing, a [Tree].
+//
+// A path is relative to the root, slash-separated and clean, and otherwise any bytes: it need not be UTF-8.
+package workspace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// A Tree is what a build reads its inputs from.
+type Tree interface {
+	// Files returns the paths of all files, sorted.
+	Files() []string
+	// Lookup returns the file at path.
+	Lookup(path string) (File, bool)
+	// ReadFile returns the bytes of the file at path, or of the file of the tree that a symlink there leads to.
+	ReadFile(path string) ([]byte, error)
+	// Packages returns the folders that hold a BUILD or BUILD.star, sorted; "" is the root.
+	Packages() []string
+	// BuildFiles returns which of BUILD and BUILD.star the folder pkg holds.
+	BuildFiles(pkg string) []string
+	// Glob returns the files of package pkg that match; see [Disk.Glob].
+	Glob(pkg string, include, exclude []string) ([]string, error)
+	// Digest returns the digest of the file at path.
+	Digest(path string) (Digest, error)
+}
+
+var _ Tree = (*Disk)(nil)
+
+// A Mode is what kind of file a file is.
+type Mode uint8
+
+const (
+	Regular Mode = iota
+	Executable
+	Symlink
+)
+
+func (m Mode) String() string { return [...]string{"regular", "executable", "symlink"}[m] }
+
+// A File is one file of a tree.
+type File struct {
+	Path   string
+	Mode   Mode
+	Target string // of a symlink, as it stands there
+
+	special bool // tracked by git, but a socket, fifo or device on disk: an error when read
+	stat    stat
+}
+
+var buildFiles = []string{"BUILD", "BUILD.star"}
+
+// FindRoot returns the nearest folder, dir or one above it, that holds a regular file WORKSPACE or WORKSPACE.star.
+func FindRoot(dir string) (root string, err error) {
+	dir, err = filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("find workspace: %w", err)
+	}
+	for d := dir; ; d = filepath.Dir(d) {
+		for _, name := range []string{"WORKSPACE", "WORKSPACE.star"} {
+			if fi, err := os.Lstat(filepath.Join(d, name)); err == nil && fi.Mode().IsRegular() {
+				return d, nil
+			}
+		}
+		if d == filepath.Dir(d) {
+			return "", fmt.Errorf("no WORKSPACE file in %s or a folder above it\n"+
+				"make one at the root of the tree (an empty file will do), or say where the tree is with -C DIR", dir)
+		}
+	}
+}
+
+// A Disk is a tree on disk, as it was listed when it was opened. It may be used concurrently.
+type Disk struct {
+	root  string
+	dir   *os.Root // root; closed with the last reference to it
+	files []File   // sorted by path
+	paths []string // of files
+	pkgs  []string // sorted
+	pkg   map[string]*pkg
+	dirs  map[string]*dir // every folder with a file directly in it
+	memo  Memo
+
+	onRead func(path string) // for tests: called when a file was read to be hashed
+}
+
+type pkg struct {
+	build []string // which of buildFiles it holds
+	files []int32  // of the package and no other, as indices into Disk.files
+}
+
+// Open lists the tree at root. memo may be nil; it then costs a reading of every file whose digest is asked for.
+func Open(ctx context.Context, root string, memo Memo) (*Disk, error) {
+	root, err := filepath.Abs(root)
+	if err == nil {
+		root, err = filepath.EvalSymlinks(root)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open workspace: %w", err)
+	}
+	files, err := list(ctx, root)
+	if err != nil {
+		return nil, fmt.Errorf("list workspace %s: %w", root, err)
+	}
+	dir, err := os.OpenRoot(root)
+	if err != nil {
+		return nil, fmt.Errorf("open workspace: %w", err)
+	}
+	d := &Disk{root: root, dir: dir, files: files, memo: memo}
+	d.index()
+	return d, nil
+}
+
+// index fills in what is found from files.
+func (d *Disk) index() {
+	d.paths = make([]string, len(d.files))
+	d.pkg = map[string]*pkg{}
+	d.dirs = map[string]*dir{}
+	for i, f := range d.files {
+		d.paths[i] = f.Path
+		folder, name := split(f.Path)
+		if d.dirs[folder] == nil {
+			d.dirs[folder] = &dir{}
+		}
+		if slices.Contains(buildFiles, name) && f.Mode != Symlink && !f.special {
+			p := d.pkg[folder]
+			if p == nil {
+				p = &pkg{}
+				d.pkg[folder] = p
+				d.pkgs = append(d.pkgs, folder)
+			}
+			p.build = append(p.build, name)
+		}
+	}
+	slices.Sort(d.pkgs)
+
+	owners := map[string]*pkg{} // of folders
+	var owner func(folder string) *pkg
+	owner = func(folder string) *pkg {
+		if p, ok := owners[folder]; ok {
+			return p
+		}
+		p := d.pkg[folder]
+		if p == nil && folder != "" {
+			up, _ := split(folder)
+			p = owner(up)
+		}
+		owners[folder] = p
+		return p
+	}
+	for i, f := range d.files {
+		folder, _ := split(f.Path)
+		if p := owner(folder); p != nil {
+			p.files = append(p.files, int32(i))
+		}
+	}
+}
+
+// split returns the folder of a path, "" for the root, and the name in it.
+func split(p string) (folder, name string) {
+	if i := strings.LastIndexByte(p, '/'); i >= 0 {
+		return p[:i], p[i+1:]
+	}
+	return "", p
+}
+
+// Root returns the absolute path of the root, free of symlinks.
+func (d *Disk) Root() string { return d.root }
+
+// Files returns the paths of all files, sorted. The caller must not change the slice.
+func (d *Disk) Files() []string { return d.paths }
+
+// Lookup returns the file at path, as it was when the tree was listed.
+func (d *Disk) Lookup(path string) (File, bool) {
+	i, ok := slices.BinarySearch(d.paths, path)
+	if !ok {
+		return File{}, false
+	}
+	return d.files[i], true
+}
+
+// lookup is Lookup with an error that says why there is no such file.
+func (d *Disk) lookup(path string) (File, error) {
+	f, ok := d.Lookup(path)
+	if ok {
+		return f, nil
+	}
+	err := &fs.PathError{Op: "read", Path: path, Err: fs.ErrNotExist}
+	if !filepath.IsLocal(filepath.FromSlash(path)) {
+		return f, err
+	}
+	fi, serr := os.Lstat(d.abs(path))
+	switch {
+	case serr != nil:
+		return f, err
+	case fi.IsDir():
+		return f, fmt.Errorf("%w: it is a folder", err)
+	}
+	return f, fmt.Errorf("%w in the workspace: git or .mwbuildignore ignores it, or it is newer than the build", err)
+}
+
+func (d *Disk) abs(path string) string { return filepath.Join(d.root, filepath.FromSlash(path)) }
+
+// Resolve follows symlinks, and returns the path of the file that path leads to: itself, where there is no symlink. It looks at
+// the tree only, so a symlink to a file that the tree does not hold is an error.
+func (d *Disk) Resolve(p string) (string, error) {
+	if p != path.Clean(p) || !filepath.IsLocal(filepath.FromSlash(p)) {
+		_, err := d.lookup(p)
+		return "", err
+	}
+	at, rest, links := "", strings.Split(p, "/"), 0
+	for len(rest) > 0 {
+		name := rest[0]
+		rest = rest[1:]
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			if at == "" {
+				return "", fmt.Errorf("symlink %s leads out of the workspace", p)
+			}
+			at, _ = split(at)
+			continue
+		}
+		f, ok := d.Lookup(join(at, name))
+		if !ok || f.Mode != Symlink {
+			at = join(at, name)
+			continue
+		}
+		if links++; links > 40 {
+			return "", fmt.Errorf("symlink %s leads to too many others, or in a circle", p)
+		}
+		if path.IsAbs(f.Target) {
+			return "", fmt.Errorf("symlink %s leads out of the workspace, to %s", p, f.Target)
+		}
+		rest = append(strings.Split(f.Target, "/"), rest...)
+	}
+	if _, err := d.lookup(at); err != nil {
+		if links > 0 {
+			err = fmt.Errorf("symlink %s: %w", p, err)
+		}
+		return "", err
+	}
+	return at, nil
+}
+
+// ReadFile returns the bytes of the file at path. A symlink is followed inside the tree; the [Digest] of what was read is then
+// that of the path that [Disk.Resolve] returns.
+func (d *Disk) ReadFile(path string) ([]byte, error) {
+	r, err := d.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return b, nil
+}
+
+// Open opens the file at path for reading, and follows symlinks as [Disk.ReadFile] does. The bytes are those on disk now: who
+// packs them compares with the digest.
+func (d *Disk) Open(path string) (io.ReadCloser, error) {
+	at, err := d.Resolve(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := d.lookup(at)
+	if err != nil {
+		return nil, err
+	}
+	r, err := d.open(f)
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// open opens a listed file that is no symlink. A symlink that took the place of the file, or of a folder above it, since the
+// tree was listed is not followed out of the root.
+func (d *Disk) open(f File) (*os.File, error) {
+	if f.special {
+		return nil, specialError(f.Path)
+	}
+	r, err := d.dir.OpenFile(filepath.FromSlash(f.Path), os.O_RDONLY|syscall.O_NONBLOCK, 0) // does not wait at a fifo
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &ChangedError{Path: f.Path, What: "deleted"}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", f.Path, err)
+	}
+	fi, err := r.Stat()
+	if err == nil && !fi.Mode().IsRegular() {
+		err = &ChangedError{Path: f.Path, What: "no regular file any more"}
+	}
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func specialError(path string) error {
+	return fmt.Errorf("%s is a socket, fifo or device: nothing can be built from it\n"+
+		"remove it, or name it in .mwbuildignore", path)
+}
+
+// Packages returns the folders that hold a regular file BUILD or BUILD.star, sorted; "" is the root. The caller must not change
+// the slice.
+func (d *Disk) Packages() []string { return d.pkgs }
+
+// BuildFiles returns which of BUILD and BUILD.star the folder pkg holds; none, if it is no package.
+func (d *Disk) BuildFiles(pkg string) []string {
+	if p := d.pkg[pkg]; p != nil {
+		return slices.Clone(p.build)
+	}
+	return nil
+}
