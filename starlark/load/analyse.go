@@ -18,7 +18,7 @@ import (
 // defaultInfo is the provider that every target has: what stands for it where no special provider is asked for.
 var defaultInfo = &provider{
 	name:   "DefaultInfo",
-	doc:    "files: the files that the target stands for, as a list or depset. outputs: the layers and images that building it makes.",
+	doc:    "files: the files that the target stands for, as a list or depset. outputs: the layers and images that building it makes; without them it is the actions that make its files.",
 	fields: []string{"files", "outputs"},
 }
 
@@ -349,8 +349,10 @@ func setOutputs(g *graph.Target, v *targetValue) error {
 		}
 		add(n.node)
 	}
-	for _, f := range files {
-		add(f.(*fileValue).node)
+	if len(outputs) == 0 {
+		for _, f := range files {
+			add(f.(*fileValue).node)
+		}
 	}
 	return nil
 }
