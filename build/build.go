@@ -7,6 +7,7 @@ package build
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -16,8 +17,9 @@ import (
 	"log/slog"
 	"maps"
 	"runtime"
+	"runtime/debug"
 	"slices"
-	"sync"
+	"strings"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -72,6 +74,7 @@ type Result struct {
 	Plan    *plan.Plan
 	Targets []TargetResult // in the order asked for
 	Errors  []error        // of failed actions, by position; every other error is returned by Build
+	Why     []Explanation  // why each action that had to be executed had to be
 }
 
 // A TargetResult is what became of one target.
@@ -114,6 +117,7 @@ func (b *Builder) Build(ctx context.Context, targets []*graph.Target) (*Result, 
 	res := &Result{Plan: p}
 	begun := time.Now()
 	errs, err := b.run(ctx, p)
+	res.Why = errs.why
 	if err != nil {
 		return res, err
 	}
@@ -231,20 +235,15 @@ func (b *Builder) find(db *session, k plan.Key) (*plan.Record, error) {
 	return r, nil
 }
 
-// failures are the errors of actions.
+// failures is what run tells of actions beside their steps.
 type failures struct {
-	mu     sync.Mutex
 	errs   []error
-	failed map[*plan.Step]bool
+	failed map[*plan.Step]bool // whose own execution failed
+	why    []Explanation
 }
 
 func (f *failures) sorted() []error {
-	slices.SortFunc(f.errs, func(a, b error) int {
-		if a.Error() < b.Error() {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(f.errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return slices.CompactFunc(f.errs, func(a, b error) bool { return a.Error() == b.Error() })
 }
 
@@ -256,6 +255,7 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 		step   *plan.Step
 		record *plan.Record
 		err    error
+		bug    string // a panic, for the goroutine that can tell of it
 	}
 	var (
 		errs     = &failures{failed: map[*plan.Step]bool{}}
@@ -269,10 +269,11 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 		digested bool
 	)
 	fail := func(s *plan.Step, err error) {
-		errs.failed[s] = true
-		if !errors.Is(err, context.Canceled) || ctx.Err() == nil {
-			errs.errs = append(errs.errs, err)
+		if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+			return // it did not fail: another one did, or the user ended the build
 		}
+		errs.failed[s] = true
+		errs.errs = append(errs.errs, err)
 		if !b.KeepGoing {
 			draining = true
 			cancel()
@@ -311,18 +312,28 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 							return err
 						}
 					default:
+						e, err := explain(db, s)
+						if err != nil {
+							return err
+						}
+						errs.why = append(errs.why, e)
 						inflight[s.Key] = append(inflight[s.Key], s)
 						if len(inflight[s.Key]) == 1 {
 							go func() {
+								defer func() {
+									if r := recover(); r != nil {
+										endings <- ending{step: s, bug: fmt.Sprintf("%v\n%s", r, debug.Stack())}
+									}
+								}()
 								select {
 								case limit <- struct{}{}:
 									defer func() { <-limit }()
 								case <-ctx.Done():
-									endings <- ending{s, nil, ctx.Err()}
+									endings <- ending{step: s, err: ctx.Err()}
 									return
 								}
 								r, err := b.execute(ctx, p, s)
-								endings <- ending{s, r, err}
+								endings <- ending{step: s, record: r, err: err}
 							}()
 						}
 					}
@@ -340,6 +351,9 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 		}
 		// One ending, and all others that are there already: a session with the database serves them together.
 		for e, more := <-endings, true; more; {
+			if e.bug != "" {
+				panic(e.bug)
+			}
 			steps := inflight[e.step.Key]
 			delete(inflight, e.step.Key)
 			for _, s := range steps {
@@ -357,8 +371,9 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 			}
 		}
 	}
-	if len(unsaved) > 0 && first == nil {
-		first = b.Records.session(context.WithoutCancel(ctx), func(db *session) error {
+	if len(unsaved) > 0 {
+		// What was finished is kept, also when the build was ended from outside.
+		err := b.Records.session(context.WithoutCancel(ctx), func(db *session) error {
 			for _, s := range unsaved {
 				if err := db.save(s); err != nil {
 					return err
@@ -366,6 +381,7 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 			}
 			return nil
 		})
+		first = cmp.Or(first, err)
 	}
 	return errs, first
 }

@@ -28,39 +28,100 @@ func (b *Builder) Explain(ctx context.Context, targets []*graph.Target) ([]Expla
 	var all []Explanation
 	return all, b.Records.session(ctx, func(db *session) error {
 		for _, s := range p.Steps {
-			e := Explanation{Step: s}
-			last, err := db.last(s.Node)
+			e, err := explain(db, s)
 			if err != nil {
 				return err
-			}
-			if s.State == plan.Pending {
-				for _, d := range s.Deps {
-					if d.Record == nil {
-						e.Behind = append(e.Behind, d)
-					}
-				}
-				all = append(all, e)
-				continue
-			}
-			before := last.Key
-			if before == s.Key {
-				if e.Lost = s.State == plan.Dirty; !e.Lost {
-					before = last.Before
-				}
-			}
-			was, err := db.manifest(before)
-			if err != nil {
-				return err
-			}
-			if was == nil {
-				e.Never = !e.Lost
-			} else {
-				e.Changes = plan.Diff(was, s.Manifest)
 			}
 			all = append(all, e)
 		}
 		return nil
 	})
+}
+
+// explain compares the manifest of a resolved step with the one that it had before.
+func explain(db *session, s *plan.Step) (Explanation, error) {
+	e := Explanation{Step: s}
+	if s.State == plan.Pending {
+		for _, d := range s.Deps {
+			if d.Record == nil {
+				e.Behind = append(e.Behind, d)
+			}
+		}
+		return e, nil
+	}
+	last, err := db.last(s.Node)
+	if err != nil {
+		return e, err
+	}
+	before := last.Key
+	if before == s.Key {
+		if e.Lost = s.State == plan.Dirty; e.Lost {
+			return e, nil
+		}
+		before = last.Before
+	}
+	was, err := db.manifest(before)
+	if was == nil || err != nil {
+		e.Never = true
+		return e, err
+	}
+	e.Changes = plan.Diff(was, s.Manifest)
+	return e, nil
+}
+
+// Summary says in one line why the explained actions, those that a build executed, had to run: by cause, without what only
+// follows from another one.
+func Summary(why []Explanation) string {
+	const firstTime, lost = "built for the first time", "no longer in the cache"
+	var causes []string
+	counts := map[string]int{}
+	count := func(cause string) {
+		if counts[cause]++; counts[cause] == 1 {
+			causes = append(causes, cause)
+		}
+	}
+	for _, e := range why {
+		pkg, _, _ := strings.Cut(strings.TrimPrefix(e.Step.Node.Label, "//"), ":")
+		where := "//" + pkg
+		switch {
+		case e.Never:
+			count(firstTime)
+			continue
+		case e.Lost:
+			count(lost)
+			continue
+		}
+		files, own := 0, false
+		for _, c := range e.Changes {
+			switch {
+			case c.Derived():
+			case strings.HasPrefix(c.Name, "file "):
+				files++
+			default:
+				own = true
+			}
+		}
+		if files > 0 {
+			noun := "files"
+			if files == 1 {
+				noun = "file"
+			}
+			causes = append(causes, fmt.Sprintf("%d %s changed in %s", files, noun, where))
+		}
+		if own {
+			count("definition of " + e.Step.Node.Label + " changed")
+		}
+	}
+	for i, c := range causes {
+		if c == firstTime || c == lost {
+			causes[i] = fmt.Sprintf("%d %s", counts[c], c)
+		}
+	}
+	const most = 4
+	if len(causes) > most {
+		causes = append(causes[:most:most], fmt.Sprintf("and %d more causes", len(causes)-most))
+	}
+	return strings.Join(causes, ", ")
 }
 
 // Describe says in a few words what a change of an action's manifest means to a person, with the workspace's name for a
@@ -93,6 +154,8 @@ func Describe(n *action.Node, c plan.Change) string {
 		return "file " + name + " changed"
 	}
 	switch {
+	case c.Name == plan.Reordered && c.Old == nil && c.New == nil:
+		return "the order of its inputs changed"
 	case c.Old == nil:
 		return fmt.Sprintf("%s was added: %s", c.Name, short(*c.New))
 	case c.New == nil:

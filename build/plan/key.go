@@ -178,8 +178,14 @@ func describe(n *action.Node, in inputs) (*Manifest, error) {
 		} else {
 			m.Add("platform", do.Platform)
 		}
-		for i, l := range do.Layers {
-			m.list(fmt.Sprintf("layer[%d] %s", i, CreatedBy(l)), in.blobs(l))
+		// By place and not by number: a layer that comes or goes renames no other. Their order counts all the same.
+		places := map[string]int{}
+		for _, l := range do.Layers {
+			name := "layer " + place(l)
+			if places[name]++; places[name] > 1 {
+				name += fmt.Sprintf(" (%d)", places[name])
+			}
+			m.list(name, in.blobs(l))
 		}
 		c := do.Config
 		m.set("user", c.User)
@@ -225,10 +231,13 @@ var gitModes = map[workspace.Mode]string{workspace.Regular: "100644", workspace.
 
 // CreatedBy is what stands in an image's history for the layer that n makes: what it holds, by place. It is part of the
 // image, so it must not tell labels.
-func CreatedBy(n *action.Node) string {
+func CreatedBy(n *action.Node) string { return "mwbuild layer " + place(n) }
+
+// place is the folder that holds everything that n puts into an image, or its kind where that is not known beforehand.
+func place(n *action.Node) string {
 	l, ok := n.Do.(*action.Layer)
 	if !ok || len(l.Entries) == 0 {
-		return "mwbuild " + strings.ToLower(n.Kind())
+		return strings.ToLower(n.Kind())
 	}
 	// Entries are sorted, so what the first and the last share all share.
 	first, last := l.Entries[0].Dest, l.Entries[len(l.Entries)-1].Dest
@@ -236,5 +245,5 @@ func CreatedBy(n *action.Node) string {
 	for common != "." && !strings.HasPrefix(last, common+"/") {
 		common = path.Dir(common)
 	}
-	return "mwbuild layer /" + strings.TrimPrefix(common, ".")
+	return "/" + strings.TrimPrefix(common, ".")
 }

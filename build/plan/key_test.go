@@ -331,6 +331,43 @@ func TestDiff(t *testing.T) {
 	if diff := cmp.Diff(want, Diff(old, new)); diff != "" {
 		t.Errorf("Diff (-want +got):\n%s", diff)
 	}
+	a, b := &Manifest{}, &Manifest{}
+	a.Add("x", "1")
+	a.Add("y", "2")
+	b.Add("y", "2")
+	b.Add("x", "1")
+	if diff := cmp.Diff([]Change{{Name: Reordered}}, Diff(a, b)); diff != "" {
+		t.Errorf("Diff of two orders (-want +got):\n%s", diff)
+	}
+	if got := Diff(a, a); got != nil {
+		t.Errorf("Diff of equal manifests: %v", got)
+	}
+}
+
+// A layer that comes or goes is one change of the image's manifest; it renames no other.
+func TestImageLayerAdded(t *testing.T) {
+	layer := func(place string) *action.Node {
+		return &action.Node{Do: &action.Layer{Entries: []action.Entry{{Dest: place + "/f", Text: text("x")}}}}
+	}
+	nodes := []*action.Node{layer("a"), layer("b"), layer("b"), layer("c")}
+	in := byOutput(nil, func(n *action.Node) *Record { return layerRecord("same") })
+	manifest := func(layers ...*action.Node) *Manifest {
+		m, err := describe(&action.Node{Do: &action.Image{Layers: layers}}, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	all := manifest(nodes...)
+	for i, want := range []string{"layer /a[0]", "layer /b (2)[0]", "layer /b (2)[0]", "layer /c[0]"} {
+		got := Diff(manifest(append(nodes[:i:i], nodes[i+1:]...)...), all)
+		if len(got) != 1 || got[0].Name != want || got[0].Derived() {
+			t.Errorf("without layer %d: %v, want %s alone", i, got, want)
+		}
+	}
+	if got := Diff(manifest(nodes[1], nodes[0], nodes[2], nodes[3]), all); len(got) != 1 || got[0].Name != Reordered {
+		t.Errorf("two layers swapped: %v", got)
+	}
 }
 
 // Early cut-off: a dependency that ran again and made the same leaves what comes after it a hit, and an action behind a

@@ -100,10 +100,28 @@ func (m *Manifest) Key() Key { return sha256.Sum256(m.Encode()) }
 // String is the key in hexadecimal.
 func (k Key) String() string { return hex.EncodeToString(k[:]) }
 
-// A Change is one field that two manifests do not share. Old or New is nil where the field is absent.
+// A Change is one field that two manifests do not share. Old or New is nil where the field is absent. Where all fields are
+// shared and only their order differs, both are nil and Name is Reordered.
 type Change struct {
-	Name     string
-	Old, New *string
+	Name     string  `json:"name"`
+	Old, New *string `json:",omitempty"`
+}
+
+// Reordered names the change of two manifests that have the same fields in another order.
+const Reordered = "order"
+
+// Derived tells whether the change is only that an action before made something else.
+func (c Change) Derived() bool {
+	if c.Old == nil || c.New == nil {
+		return false
+	}
+	kind, _, _ := strings.Cut(c.Name, " ")
+	kind, _, _ = strings.Cut(kind, "[")
+	switch kind {
+	case "from", "mount", "layer", "base", "input", "image":
+		return true
+	}
+	return false
 }
 
 // Diff returns what differs between two manifests, in order of name.
@@ -128,5 +146,8 @@ func Diff(old, new *Manifest) []Change {
 		}
 	}
 	slices.SortFunc(changes, func(a, b Change) int { return strings.Compare(a.Name, b.Name) })
+	if len(changes) == 0 && !slices.Equal(old.fields, new.fields) {
+		return []Change{{Name: Reordered}}
+	}
 	return changes
 }

@@ -173,10 +173,12 @@ func (a *app) build(ctx context.Context, args []string, opt buildOptions) (err e
 	o.report(res.Errors)
 	total, executed, _ := res.Counts()
 	if len(res.Errors) == 0 {
-		if executed == 0 {
+		if len(res.Targets) == 0 {
+			a.note("no target matches; those tagged manual must be named")
+		} else if executed == 0 {
 			a.note("%s up to date", plural(len(res.Targets), "target"))
 		} else {
-			a.note("%s built, %d of %s executed", plural(len(res.Targets), "target"), executed, plural(total, "action"))
+			a.note("%s built, %d of %s executed: %s", plural(len(res.Targets), "target"), executed, plural(total, "action"), build.Summary(res.Why))
 		}
 	}
 	if opt.json {
@@ -210,10 +212,10 @@ func (a *app) printTargets(res *build.Result) error {
 	return nil
 }
 
-func (a *app) printJSON(r report) error {
+func (a *app) printJSON(v any) error {
 	e := json.NewEncoder(a.std.out)
 	e.SetEscapeHTML(false)
-	return e.Encode(r)
+	return e.Encode(v)
 }
 
 func jsonReport(res *build.Result, engine bool, errs []error) report {

@@ -13,13 +13,20 @@ import (
 
 func (a *app) explainCommand() *cobra.Command {
 	var all bool
+	var output string
 	c := &cobra.Command{
 		Use:   "explain [FLAGS] TARGET…",
 		Short: "Tell why each action of a target would run, or why it ran last",
 		Long: `Tell, for each action that a target needs, why it would run now: what differs between its inputs and those that it had
 when it was built here before. For an action that is up to date it tells what made it run last. Nothing is executed.`,
-		RunE: func(cmd *cobra.Command, args []string) error { return a.explain(cmd.Context(), args, all) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if output != "text" && output != "json" {
+				return usagef("--output=%s: want text or json", output)
+			}
+			return a.explain(cmd.Context(), args, all, output == "json")
+		},
 	}
+	c.Flags().StringVar(&output, "output", "text", "text, or json: an array with an object for each action")
 	c.Flags().BoolVar(&all, "all", false, "show every changed field, however many")
 	return c
 }
@@ -27,7 +34,7 @@ when it was built here before. For an action that is up to date it tells what ma
 // mostChanges is how many changed fields of one action are shown.
 const mostChanges = 12
 
-func (a *app) explain(ctx context.Context, args []string, all bool) (err error) {
+func (a *app) explain(ctx context.Context, args []string, all, asJSON bool) (err error) {
 	o, err := a.open(ctx)
 	if err != nil {
 		return err
@@ -53,7 +60,14 @@ func (a *app) explain(ctx context.Context, args []string, all bool) (err error) 
 	if err != nil {
 		return err
 	}
+	out := []explanation{}
 	for _, e := range explanations {
+		out = append(out, a.explanation(e))
+	}
+	if asJSON {
+		return a.printJSON(out)
+	}
+	for _, e := range out {
 		if err := a.printExplanation(e, all); err != nil {
 			return err
 		}
@@ -61,47 +75,66 @@ func (a *app) explain(ctx context.Context, args []string, all bool) (err error) 
 	return nil
 }
 
-func (a *app) printExplanation(e build.Explanation, all bool) error {
-	var head, because string
-	changes := e.Changes
+// explanation is one action as explain shows it. The names of its JSON form stay.
+type explanation struct {
+	Action  string   `json:"action"`
+	Kind    string   `json:"kind"`
+	State   string   `json:"state"`         // cached, run or pending
+	Key     string   `json:"key,omitempty"` // unknown while pending
+	Because string   `json:"because"`
+	Changes []change `json:"changes"`
+	Behind  []string `json:"behind,omitempty"` // actions that a pending one waits for
+}
+
+type change struct {
+	Field string  `json:"field"`
+	Old   *string `json:"old,omitempty"`
+	New   *string `json:"new,omitempty"`
+	Text  string  `json:"text"`
+}
+
+func (a *app) explanation(e build.Explanation) explanation {
+	n := e.Step.Node
+	x := explanation{Action: n.ID(), Kind: n.Kind(), Changes: []change{}}
+	for _, c := range e.Changes {
+		x.Changes = append(x.Changes, change{c.Name, c.Old, c.New, build.Describe(n, c)})
+	}
+	for _, d := range e.Behind {
+		x.Behind = append(x.Behind, d.Node.ID())
+	}
 	switch e.Step.State {
 	case plan.Pending:
-		head = "may run"
-		names := make([]string, len(e.Behind))
-		for i, d := range e.Behind {
-			names[i] = d.Node.ID()
-		}
-		because = "it reads what these make, and runs if that is new: " + strings.Join(names, ", ")
-		changes = nil
+		x.State = "pending"
+		x.Because = "it reads what these make, and runs if that is new: " + strings.Join(x.Behind, ", ")
+		return x
 	case plan.Hit:
-		head = "is up to date"
-		switch {
-		case len(changes) > 0:
-			because = "it ran last because"
-		default:
-			because = "it has not changed since it was first built here"
+		x.State, x.Because = "cached", "it ran last because"
+		if e.Never {
+			x.Because = "it has not changed since it was first built here"
 		}
 	default:
-		head = "runs"
+		x.State, x.Because = "run", "because"
 		switch {
 		case e.Lost:
-			because = "what it made is no longer in the cache"
+			x.Because = "what it made is no longer in the cache"
 		case e.Never:
-			because = "it was never built here"
-		case len(changes) == 0:
-			because = "what it made is no longer in the cache, and its inputs are as before"
-		default:
-			because = "because"
+			x.Because = "it was never built here"
 		}
 	}
+	x.Key = e.Step.Key.String()
+	return x
+}
+
+func (a *app) printExplanation(e explanation, all bool) error {
+	heads := map[string]string{"pending": "may run", "cached": "is up to date", "run": "runs"}
 	var out strings.Builder
-	fmt.Fprintf(&out, "%s %s\n  %s\n", e.Step.Node.ID(), head, because)
-	for i, c := range changes {
+	fmt.Fprintf(&out, "%s %s\n  %s\n", e.Action, heads[e.State], e.Because)
+	for i, c := range e.Changes {
 		if i == mostChanges && !all {
-			fmt.Fprintf(&out, "    … and %d more; --all shows them\n", len(changes)-i)
+			fmt.Fprintf(&out, "    … and %d more; --all shows them\n", len(e.Changes)-i)
 			break
 		}
-		fmt.Fprintf(&out, "    %s\n", build.Describe(e.Step.Node, c))
+		fmt.Fprintf(&out, "    %s\n", c.Text)
 	}
 	_, err := fmt.Fprint(a.std.out, out.String())
 	return err
