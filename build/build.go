@@ -249,6 +249,7 @@ func (f *failures) sorted() []error {
 
 // run executes what must be executed. It is the only goroutine that changes steps.
 func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
+	outer := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type ending struct {
@@ -383,7 +384,7 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 		})
 		first = cmp.Or(first, err)
 	}
-	return errs, first
+	return errs, cmp.Or(outer.Err(), first)
 }
 
 // execute makes the output of s.
