@@ -80,9 +80,12 @@ func Serve(ctx context.Context, root, socket string, stdin io.Reader, stderr io.
 	}
 	// When the parent is killed stderr is a broken pipe, and a signal that nobody takes would end us before our
 	// containers. Ignoring it instead would be inherited by them.
-	pipe := make(chan os.Signal, 1)
-	signal.Notify(pipe, syscall.SIGPIPE)
-	defer signal.Stop(pipe)
+	//
+	// SIGTERM is taken here too, though ctx ends with the first: a killed parent's death signal comes once for each of
+	// its threads that the kernel made our parent in turn, and the second must not end us before our containers.
+	taken := make(chan os.Signal, 1)
+	signal.Notify(taken, syscall.SIGPIPE, syscall.SIGTERM)
+	defer signal.Stop(taken)
 	// BuildKit expects the modes that it asks for.
 	defer syscall.Umask(syscall.Umask(0))
 	logrus.SetOutput(stderr)

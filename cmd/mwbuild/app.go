@@ -71,6 +71,9 @@ What starts with //, :, -// or ... is a target and means build:
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
 			return fmt.Errorf("unknown command %q", args[0])
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -190,6 +193,9 @@ func firstWord(root *cobra.Command, args []string) int {
 			return i
 		}
 		if arg == "--" {
+			if i+1 < len(args) {
+				return i + 1
+			}
 			return -1
 		}
 		var f *pflag.Flag
