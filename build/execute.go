@@ -1,0 +1,190 @@
+package build
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/containerd/platforms"
+	"github.com/google/go-containerregistry/pkg/authn"
+
+	"github.com/mwbuild/mwbuild/build/buildkit"
+	"github.com/mwbuild/mwbuild/build/image"
+	"github.com/mwbuild/mwbuild/build/image/layer"
+	"github.com/mwbuild/mwbuild/build/image/transport"
+	"github.com/mwbuild/mwbuild/build/plan"
+	"github.com/mwbuild/mwbuild/graph"
+	"github.com/mwbuild/mwbuild/graph/action"
+	"github.com/mwbuild/mwbuild/internal/workspace"
+)
+
+// execute makes the output of s.
+func (b *Builder) execute(ctx context.Context, p *plan.Plan, s *plan.Step) (r *plan.Record, err error) {
+	n := s.Node
+	task := b.Display.Task(n.ID())
+	if n.Kind() != "Run" { // the engine shows its own steps
+		task.Start()
+	}
+	defer func() {
+		if n.Kind() != "Run" {
+			task.Done(err)
+		}
+	}()
+	record := func(n *action.Node) *plan.Record { return p.Step(n).Record }
+	switch do := n.Do.(type) {
+	case *action.Layer:
+		r, err = b.pack(ctx, do, record)
+	case *action.Run:
+		r, err = b.runStep(ctx, n, do, record)
+	case *action.Native:
+		f := b.Natives[do.Kind]
+		if f == nil {
+			return nil, fmt.Errorf("%s: %s: there is no native action %q", n.Pos, n.Label, do.Kind)
+		}
+		var inputs [][]image.Layer
+		for _, in := range do.Inputs {
+			inputs = append(inputs, record(in).Layers)
+		}
+		var layers []image.Layer
+		layers, err = f(ctx, do, b.Tree, inputs, b.Store)
+		r = &plan.Record{Layers: layers}
+	case *action.Image:
+		r, err = b.image(ctx, do, record)
+	}
+	if err != nil {
+		var own *graph.Error
+		if errors.As(err, &own) || errors.Is(err, context.Canceled) {
+			return nil, err
+		}
+		return nil, &graph.Error{Pos: n.Pos, Label: n.Label, Msg: err.Error(), Err: err}
+	}
+	return r, nil
+}
+
+func (b *Builder) pack(ctx context.Context, do *action.Layer, record func(*action.Node) *plan.Record) (*plan.Record, error) {
+	var entries []layer.Entry
+	opened := map[*action.Node]*layer.Contents{}
+	defer func() {
+		for _, c := range opened {
+			c.Close()
+		}
+	}()
+	for _, e := range do.Entries {
+		switch {
+		case e.File != "":
+			f, _ := b.Tree.Lookup(e.File)
+			d, err := b.Tree.Digest(e.File)
+			if err != nil {
+				return nil, err
+			}
+			le := layer.Entry{
+				Path: e.Dest, Owner: do.Owner, Exec: f.Mode == workspace.Executable, Size: d.Size, SHA256: d.SHA256,
+				Open: func() (io.ReadCloser, error) { return b.Tree.Open(e.File) },
+			}
+			if f.Mode == workspace.Symlink {
+				le = layer.Entry{Path: e.Dest, Owner: do.Owner, Kind: layer.Symlink, Target: f.Target}
+			}
+			entries = append(entries, le)
+		case e.From != nil:
+			c := opened[e.From]
+			if c == nil {
+				var err error
+				if c, err = layer.Open(ctx, b.Store.Content(), record(e.From).Layers[0].Descriptor); err != nil {
+					return nil, err
+				}
+				opened[e.From] = c
+			}
+			es, err := c.Entries(e.Path, e.Dest)
+			if err != nil {
+				return nil, err
+			}
+			for i := range es {
+				es[i].Owner = do.Owner
+			}
+			entries = append(entries, es...)
+		case e.Text != nil:
+			text := []byte(*e.Text)
+			entries = append(entries, layer.Entry{
+				Path: e.Dest, Owner: do.Owner, Exec: e.Exec, Size: int64(len(text)), SHA256: sha256.Sum256(text),
+				Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil },
+			})
+		default:
+			o := do.Owner
+			if e.User != nil {
+				o = *e.User
+			}
+			entries = append(entries, layer.Entry{Path: e.Dest, Kind: layer.Dir, Owner: o})
+		}
+	}
+	l, err := layer.Pack(ctx, b.Store, entries, layer.Options{Owner: do.Owner})
+	if err != nil {
+		return nil, err
+	}
+	return &plan.Record{Layers: []image.Layer{l}}, nil
+}
+
+func (b *Builder) image(ctx context.Context, do *action.Image, record func(*action.Node) *plan.Record) (*plan.Record, error) {
+	if do.Import != nil {
+		im, err := transport.Import(ctx, b.Store, *do.Import, b.Root, authn.DefaultKeychain)
+		if err != nil {
+			return nil, err
+		}
+		return &plan.Record{Image: &im}, nil
+	}
+	var base *image.Image
+	var platform ocispecs.Platform
+	if do.Base != nil {
+		base = record(do.Base).Image
+	} else {
+		var err error
+		if platform, err = platforms.Parse(do.Platform); err != nil {
+			return nil, err
+		}
+	}
+	var layers []image.NamedLayer
+	for _, n := range do.Layers {
+		for _, l := range record(n).Layers {
+			layers = append(layers, image.NamedLayer{Layer: l, CreatedBy: plan.CreatedBy(n)})
+		}
+	}
+	if base != nil && len(base.Layers)+len(layers) > image.MaxLayers {
+		return nil, fmt.Errorf("the image would have %d layers, %d of them from its base; at most %d are allowed: use a base with fewer layers",
+			len(base.Layers)+len(layers), len(base.Layers), image.MaxLayers)
+	}
+	im, err := image.Assemble(ctx, b.Store, base, layers, do.Config, platform)
+	if err != nil {
+		return nil, err
+	}
+	return &plan.Record{Image: &im}, nil
+}
+
+func (b *Builder) runStep(ctx context.Context, n *action.Node, do *action.Run, record func(*action.Node) *plan.Record) (*plan.Record, error) {
+	if err := b.fetchRoot(ctx, record(do.Root).Image); err != nil {
+		return nil, err
+	}
+	g, err := lowerRun(ctx, n, record)
+	if err != nil {
+		return nil, err
+	}
+	res, err := b.Engine.Solve(ctx, buildkit.Request{Name: n.Label, Graph: g, Store: b.Store.Content(), Status: b.Display.Update})
+	if err != nil {
+		return nil, stepError(n, do, err)
+	}
+	made := image.Layer{Descriptor: res.Layer, DiffID: res.DiffID}
+	c, err := layer.Open(ctx, b.Store.Content(), made.Descriptor)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	for _, out := range do.Outs {
+		if _, err := c.Entries(out, out); err != nil {
+			return nil, &graph.Error{Pos: n.Pos, Label: n.Label, Msg: fmt.Sprintf("the command did not make %s", out), Hints: []string{"it must write it to /out/" + out + " ($OUT)"}, Err: err}
+		}
+	}
+	return &plan.Record{Layers: []image.Layer{made}}, nil
+}

@@ -1,0 +1,120 @@
+package build
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/containerd/platforms"
+	"github.com/google/go-containerregistry/pkg/authn"
+
+	"github.com/mwbuild/mwbuild/build/image"
+	"github.com/mwbuild/mwbuild/build/image/transport"
+	"github.com/mwbuild/mwbuild/build/lower"
+	"github.com/mwbuild/mwbuild/build/plan"
+	"github.com/mwbuild/mwbuild/graph"
+	"github.com/mwbuild/mwbuild/graph/action"
+)
+
+// root returns the image that n made as package lower takes it. Only an imported image may hold whiteouts, so only its
+// layers need be stacked in order; those put on it are merged.
+func root(n *action.Node, record func(*action.Node) *plan.Record) (lower.Root, error) {
+	im := record(n).Image
+	var cfg ocispecs.Image
+	if err := json.Unmarshal(im.ConfigJSON, &cfg); err != nil {
+		return lower.Root{}, fmt.Errorf("image configuration: %w", err)
+	}
+	r := lower.Root{
+		Layers: lowerLayers(im.Layers), Platform: platforms.Format(cfg.Platform),
+		Env: cfg.Config.Env, WorkingDir: cfg.Config.WorkingDir, User: cfg.Config.User,
+	}
+	for at := n; at != nil; at = at.Do.(*action.Image).Base {
+		if at.Do.(*action.Image).Import != nil {
+			r.BaseLayers = len(record(at).Image.Layers)
+		}
+	}
+	return r, nil
+}
+
+func lowerLayers(layers []image.Layer) []lower.Layer {
+	out := make([]lower.Layer, len(layers))
+	for i, l := range layers {
+		out[i] = lower.Layer{Descriptor: l.Descriptor, DiffID: l.DiffID}
+	}
+	return out
+}
+
+// lowerRun lowers one Run action whose inputs have been built.
+func lowerRun(ctx context.Context, n *action.Node, record func(*action.Node) *plan.Record) (lower.Graph, error) {
+	do := n.Do.(*action.Run)
+	rootfs, err := root(do.Root, record)
+	if err != nil {
+		return lower.Graph{}, err
+	}
+	mounts := map[*action.Node][]lower.Layer{}
+	for _, m := range do.Mounts {
+		mounts[m.From] = lowerLayers(record(m.From).Layers)
+	}
+	return lower.Run(ctx, *do, rootfs, mounts, n.Label)
+}
+
+// LLB returns the graph of a target: of an image its layers merged, with the image's configuration; of a target whose
+// output a Run makes, that step. What the layers hold is built first, and the graph's manifests are put into the store,
+// so that the store serves the graph. Errors are those of failed actions.
+func (b *Builder) LLB(ctx context.Context, t *graph.Target) (g lower.Graph, config []byte, errs []error, err error) {
+	if len(t.Outputs) != 1 {
+		return g, nil, nil, fmt.Errorf("%s has %d outputs; LLB describes one: name an image or a genrule", t.Label, len(t.Outputs))
+	}
+	n := t.Outputs[0]
+	needed := []*action.Node{n}
+	if n.Kind() == "Run" {
+		needed = n.Deps() // the step itself is for the other builder
+	}
+	p := plan.New(needed, b.Tree)
+	failed, err := b.run(ctx, p)
+	if err != nil || len(failed.errs) > 0 {
+		return g, nil, failed.sorted(), err
+	}
+	record := func(n *action.Node) *plan.Record { return p.Step(n).Record }
+	switch n.Kind() {
+	case "Run":
+		if err := b.fetchRoot(ctx, record(n.Do.(*action.Run).Root).Image); err != nil {
+			return g, nil, nil, err
+		}
+		g, err = lowerRun(ctx, n, record)
+	case "Image":
+		im := record(n).Image
+		if err := b.fetchRoot(ctx, im); err != nil {
+			return g, nil, nil, err
+		}
+		var rootfs lower.Root
+		if rootfs, err = root(n, record); err != nil {
+			return g, nil, nil, err
+		}
+		config = im.ConfigJSON
+		g, err = lower.Image(ctx, rootfs, t.Label.String())
+	default:
+		return g, nil, nil, fmt.Errorf("%s is a %s; LLB describes an image or a genrule: a component has an :image", t.Label, n.Kind())
+	}
+	if err != nil {
+		return g, nil, nil, err
+	}
+	for _, m := range g.Manifests {
+		if _, err := b.Store.Put(ctx, ocispecs.MediaTypeImageManifest, m); err != nil {
+			return g, nil, nil, err
+		}
+	}
+	return g, config, nil, nil
+}
+
+// fetchRoot downloads the layers of im that are known by descriptor only.
+func (b *Builder) fetchRoot(ctx context.Context, im *image.Image) error {
+	for _, l := range im.Layers {
+		if err := transport.EnsureLayer(ctx, b.Store, l, authn.DefaultKeychain); err != nil {
+			return err
+		}
+	}
+	return nil
+}
