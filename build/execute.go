@@ -8,10 +8,9 @@ import (
 	"fmt"
 	"io"
 
-	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
-
 	"github.com/containerd/platforms"
 	"github.com/google/go-containerregistry/pkg/authn"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/mwbuild/mwbuild/build/buildkit"
 	"github.com/mwbuild/mwbuild/build/image"

@@ -5,10 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 
-	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
-
 	"github.com/containerd/platforms"
 	"github.com/google/go-containerregistry/pkg/authn"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/mwbuild/mwbuild/build/image"
 	"github.com/mwbuild/mwbuild/build/image/transport"
