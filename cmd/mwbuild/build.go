@@ -118,11 +118,7 @@ type reportOutput struct {
 }
 
 func (a *app) build(ctx context.Context, args []string, opt buildOptions) (err error) {
-	o, err := a.open(ctx)
-	if err != nil {
-		return err
-	}
-	patterns, err := o.patterns(args)
+	o, patterns, err := a.openTargets(ctx, args)
 	if err != nil {
 		return err
 	}

@@ -35,11 +35,7 @@ when it was built here before. For an action that is up to date it tells what ma
 const mostChanges = 12
 
 func (a *app) explain(ctx context.Context, args []string, all, asJSON bool) (err error) {
-	o, err := a.open(ctx)
-	if err != nil {
-		return err
-	}
-	patterns, err := o.patterns(args)
+	o, patterns, err := a.openTargets(ctx, args)
 	if err != nil {
 		return err
 	}

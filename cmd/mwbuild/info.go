@@ -70,11 +70,7 @@ func (a *app) info(ctx context.Context) error {
 }
 
 func (a *app) infoTargets(ctx context.Context, args []string) (err error) {
-	o, err := a.open(ctx)
-	if err != nil {
-		return err
-	}
-	patterns, err := o.patterns(args)
+	o, patterns, err := a.openTargets(ctx, args)
 	if err != nil {
 		return err
 	}

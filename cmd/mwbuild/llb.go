@@ -30,11 +30,7 @@ func (a *app) llb(ctx context.Context, target string) (err error) {
 	if f, ok := a.std.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		return usagef("LLB is binary: send it to a file or into buildctl build")
 	}
-	o, err := a.open(ctx)
-	if err != nil {
-		return err
-	}
-	patterns, err := o.patterns([]string{target})
+	o, patterns, err := a.openTargets(ctx, []string{target})
 	if err != nil {
 		return err
 	}

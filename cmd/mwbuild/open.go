@@ -71,6 +71,16 @@ func (a *app) open(ctx context.Context) (*opened, error) {
 	return o, nil
 }
 
+// openTargets opens the workspace and reads the targets of a command line in it.
+func (a *app) openTargets(ctx context.Context, args []string) (*opened, []label.Pattern, error) {
+	o, err := a.open(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	patterns, err := o.patterns(args)
+	return o, patterns, err
+}
+
 // patterns reads the targets of a command line.
 func (o *opened) patterns(args []string) ([]label.Pattern, error) {
 	var patterns []label.Pattern
