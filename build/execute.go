@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"syscall"
 
 	"github.com/containerd/platforms"
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -60,9 +62,20 @@ func (b *Builder) execute(ctx context.Context, p *plan.Plan, s *plan.Step) (r *p
 		if errors.As(err, &own) || errors.Is(err, context.Canceled) {
 			return nil, err
 		}
-		return nil, &graph.Error{Pos: n.Pos, Label: n.Label, Msg: err.Error(), Err: err}
+		return nil, &graph.Error{Pos: n.Pos, Label: n.Label, Msg: err.Error(), Hints: nextStep(err), Err: err}
 	}
 	return r, nil
+}
+
+// nextStep says what to do about an error that comes from the machine.
+func nextStep(err error) []string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return []string{"the disk is full: make room (mwbuild clean frees some), or name another cache folder with --cache-dir"}
+	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
+		return []string{"if that is the cache folder, name another one with --cache-dir"}
+	}
+	return nil
 }
 
 func (b *Builder) pack(ctx context.Context, do *action.Layer, record func(*action.Node) *plan.Record) (*plan.Record, error) {
@@ -130,6 +143,9 @@ func (b *Builder) pack(ctx context.Context, do *action.Layer, record func(*actio
 func (b *Builder) image(ctx context.Context, do *action.Image, record func(*action.Node) *plan.Record) (*plan.Record, error) {
 	if do.Import != nil {
 		im, err := transport.Import(ctx, b.Store, *do.Import, b.Root, authn.DefaultKeychain)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w\n    the image is not where the target says: put it there, or change its tar or layout", err)
+		}
 		if err != nil {
 			return nil, err
 		}

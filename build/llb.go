@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/platforms"
 	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/mwbuild/mwbuild/build/image"
@@ -62,9 +63,9 @@ func lowerRun(ctx context.Context, n *action.Node, record func(*action.Node) *pl
 // LLB returns the graph of a target: of an image its layers merged, with the image's configuration; of a target whose
 // output a Run makes, that step. What the layers hold is built first, and the graph's manifests are put into the store,
 // so that the store serves the graph. Errors are those of failed actions.
-func (b *Builder) LLB(ctx context.Context, t *graph.Target) (g lower.Graph, config []byte, errs []error, err error) {
+func (b *Builder) LLB(ctx context.Context, t *graph.Target) (g lower.Graph, config digest.Digest, errs []error, err error) {
 	if len(t.Outputs) != 1 {
-		return g, nil, nil, fmt.Errorf("%s has %d outputs; LLB describes one: name an image or a genrule", t.Label, len(t.Outputs))
+		return g, "", nil, fmt.Errorf("%s has %d outputs; LLB describes one: name an image or a genrule", t.Label, len(t.Outputs))
 	}
 	n := t.Outputs[0]
 	needed := []*action.Node{n}
@@ -74,35 +75,35 @@ func (b *Builder) LLB(ctx context.Context, t *graph.Target) (g lower.Graph, conf
 	p := plan.New(needed, b.Tree)
 	failed, err := b.run(ctx, p)
 	if err != nil || len(failed.errs) > 0 {
-		return g, nil, failed.sorted(), err
+		return g, "", failed.sorted(), err
 	}
 	record := func(n *action.Node) *plan.Record { return p.Step(n).Record }
 	switch n.Kind() {
 	case "Run":
 		if err := b.fetchRoot(ctx, record(n.Do.(*action.Run).Root).Image); err != nil {
-			return g, nil, nil, err
+			return g, "", nil, err
 		}
 		g, err = lowerRun(ctx, n, record)
 	case "Image":
 		im := record(n).Image
 		if err := b.fetchRoot(ctx, im); err != nil {
-			return g, nil, nil, err
+			return g, "", nil, err
 		}
 		var rootfs lower.Root
 		if rootfs, err = root(n, record); err != nil {
-			return g, nil, nil, err
+			return g, "", nil, err
 		}
-		config = im.ConfigJSON
+		config = im.Config.Digest
 		g, err = lower.Image(ctx, rootfs, t.Label.String())
 	default:
-		return g, nil, nil, fmt.Errorf("%s is a %s; LLB describes an image or a genrule: a component has an :image", t.Label, n.Kind())
+		return g, "", nil, fmt.Errorf("%s is a %s; LLB describes an image or a genrule: a component has an :image", t.Label, n.Kind())
 	}
 	if err != nil {
-		return g, nil, nil, err
+		return g, "", nil, err
 	}
 	for _, m := range g.Manifests {
 		if _, err := b.Store.Put(ctx, ocispecs.MediaTypeImageManifest, m); err != nil {
-			return g, nil, nil, err
+			return g, "", nil, err
 		}
 	}
 	return g, config, nil, nil

@@ -17,9 +17,10 @@ const logTail = 40
 func stepError(n *action.Node, do *action.Run, err error) error {
 	var step *buildkit.StepError
 	if !errors.As(err, &step) {
-		return err
+		// The engine names the step too.
+		return &graph.Error{Pos: n.Pos, Label: n.Label, Msg: strings.TrimPrefix(err.Error(), n.Label+": "), Err: err}
 	}
-	e := &graph.Error{Pos: n.Pos, Label: n.Label, Msg: "the command could not be run: " + step.Error(), Err: err}
+	e := &graph.Error{Pos: n.Pos, Label: n.Label, Msg: "the command could not be run: " + step.Err.Error(), Err: err}
 	if step.ExitCode >= 0 {
 		e.Msg = fmt.Sprintf("the command failed with exit code %d", step.ExitCode)
 	}

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -49,6 +50,18 @@ type Engine struct {
 	mu     sync.Mutex
 	child  *child
 	closed bool
+}
+
+// schemes are the forms of an engine's address.
+var schemes = []string{"unix", "tcp", "docker-container", "podman-container", "kube-pod", "ssh"}
+
+// CheckAddr tells whether addr may be an engine's address, or is "" for the embedded one. It connects to nothing.
+func CheckAddr(addr string) error {
+	scheme, rest, ok := strings.Cut(addr, "://")
+	if addr == "" || ok && rest != "" && slices.Contains(schemes, scheme) {
+		return nil
+	}
+	return fmt.Errorf("builder %q: want one of %s://", addr, strings.Join(schemes, "://, "))
 }
 
 // New returns an engine that connects to nothing and starts nothing yet.

@@ -124,9 +124,11 @@ func ociMediaType(t string) string {
 	case images.MediaTypeDockerSchema2LayerZstd:
 		return ocispecs.MediaTypeImageLayerZstd
 	case images.MediaTypeDockerSchema2LayerForeign:
-		return ocispecs.MediaTypeImageLayerNonDistributable //nolint:staticcheck // bases still have them
+		//lint:ignore SA1019 bases still have them
+		return ocispecs.MediaTypeImageLayerNonDistributable
 	case images.MediaTypeDockerSchema2LayerForeignGzip:
-		return ocispecs.MediaTypeImageLayerNonDistributableGzip //nolint:staticcheck // bases still have them
+		//lint:ignore SA1019 bases still have them
+		return ocispecs.MediaTypeImageLayerNonDistributableGzip
 	}
 	return t
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -46,6 +47,11 @@ begins with a dash is left out: mwbuild //... -//extensions/Foo/...`,
 					return usageError{err}
 				}
 				exs = append(exs, ex)
+			}
+			for _, ref := range push {
+				if err := transport.CheckReference(ref); err != nil {
+					return usageError{err}
+				}
 			}
 			return a.build(cmd.Context(), args, buildOptions{exs, push, keepGoing, jobs, output == "json"})
 		},
@@ -122,6 +128,11 @@ func (a *app) build(ctx context.Context, args []string, opt buildOptions) (err e
 	if err != nil {
 		return err
 	}
+	for _, e := range opt.exports {
+		if err := o.checkDest(ctx, e.dest); err != nil {
+			return err
+		}
+	}
 	unlock, err := o.lock(ctx)
 	if err != nil {
 		return err
@@ -188,6 +199,29 @@ func (a *app) build(ctx context.Context, args []string, opt buildOptions) (err e
 	return err
 }
 
+// checkDest refuses a place in the workspace that the next build would take for a source.
+func (o *opened) checkDest(ctx context.Context, dest string) error {
+	if dest == "-" {
+		return nil
+	}
+	abs, err := filepath.Abs(dest)
+	if err != nil {
+		return err
+	}
+	// The folder may be reached through links; what is to be made in it need not exist.
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
+		abs = filepath.Join(dir, filepath.Base(abs))
+	}
+	rel, err := filepath.Rel(o.root, abs)
+	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
+		return nil
+	}
+	if rel == "." || !o.tree.Ignored(ctx, filepath.ToSlash(rel)) {
+		return usagef("%s lies in the workspace, where the next build would take it for a source\n    write it elsewhere, or have git or .mwbuildignore ignore it", dest)
+	}
+	return nil
+}
+
 func plural(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
@@ -242,7 +276,8 @@ func (a *app) deliver(ctx context.Context, b *build.Builder, res *build.Result, 
 	for _, t := range res.Targets {
 		for _, r := range t.Outputs {
 			if r.Image != nil {
-				tags[t.Target.Label.String()] = r.Image.Manifest
+				// As other tools can name it: extensions/Cite:image, or wiki for //:wiki.
+				tags[strings.TrimPrefix(strings.TrimPrefix(t.Target.Label.String(), "//"), ":")] = r.Image.Manifest
 			}
 		}
 	}

@@ -3,8 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
-	"strings"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -65,11 +66,11 @@ func (a *app) llb(ctx context.Context, target string) (err error) {
 	if _, err := a.std.out.Write(g.Definition); err != nil {
 		return err
 	}
-	output := "type=oci,dest=OUT.tar,oci-mediatypes=true,compression=zstd"
-	if config != nil {
+	output := "type=oci,dest=OUT.tar,oci-mediatypes=true,compression=zstd,source-date-epoch=0"
+	if config != "" {
 		// One field of a CSV record, in quotes because JSON has commas and quotes of its own.
-		output += `,"containerimage.config=` + strings.ReplaceAll(string(config), `"`, `""`) + `"`
+		output += fmt.Sprintf(`,\"containerimage.config=$(sed 's/"/""/g' %s)\"`, filepath.Join(o.cacheDir, "blobs", config.Algorithm().String(), config.Encoded()))
 	}
-	a.note("run it with\n  buildctl build --oci-layout %s=%s --opt build-arg:SOURCE_DATE_EPOCH=0 --output '%s'", lower.StoreID, o.cacheDir, strings.ReplaceAll(output, "'", `'\''`))
+	a.note("run it with\n  buildctl build --oci-layout %s=%s --output \"%s\"", lower.StoreID, o.cacheDir, output)
 	return nil
 }

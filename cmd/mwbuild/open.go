@@ -37,6 +37,9 @@ func (a *app) open(ctx context.Context) (*opened, error) {
 	if start == "" {
 		start = "."
 	}
+	if fi, err := os.Stat(start); err != nil || !fi.IsDir() {
+		return nil, usagef("-C %s: there is no such folder", start)
+	}
 	root, err := workspace.FindRoot(start)
 	if err != nil {
 		return nil, usageError{err}
@@ -154,6 +157,9 @@ func (o *opened) builder(jobs int, keepGoing bool) (*build.Builder, func() error
 		return nil, nil, errors.Join(err, st.Close())
 	}
 	display, err := progress.New(a.std.err, a.progress)
+	if err == nil {
+		err = buildkit.CheckAddr(a.builder)
+	}
 	if err != nil {
 		return nil, nil, errors.Join(usageError{err}, st.Close())
 	}
@@ -180,6 +186,9 @@ func (o *opened) lock(ctx context.Context) (unlock func(), err error) {
 	if errors.Is(err, cache.ErrReadOnly) {
 		o.app.note("the cache folder %s cannot be written: nothing new will be kept", o.cacheDir)
 		return func() {}, nil
+	}
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w\n    name another cache folder with --cache-dir", err)
 	}
 	return unlock, err
 }

@@ -179,6 +179,15 @@ func split(p string) (folder, name string) {
 	return "", p
 }
 
+// Ignored tells whether what is at path, or will be, is left out of the tree by git or .mwbuildignore, be it a file or a folder.
+func (d *Disk) Ignored(ctx context.Context, path string) bool {
+	if ignore, err := readIgnore(d.root); err == nil && (ignore.file(path) || ignore.folder(path)) {
+		return true
+	}
+	_, err := git(ctx, d.root, "check-ignore", "--", path, path+"/")
+	return err == nil
+}
+
 // Root returns the absolute path of the root, free of symlinks.
 func (d *Disk) Root() string { return d.root }
 

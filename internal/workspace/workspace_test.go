@@ -446,3 +446,17 @@ func TestCancelled(t *testing.T) {
 		t.Errorf("DigestAll = %v", err)
 	}
 }
+
+func TestIgnored(t *testing.T) {
+	root := t.TempDir()
+	write(t, root, map[string]string{".gitignore": "*.log\n/out/\n", ".mwbuildignore": "dist/\n", "f": ""})
+	gitCmd(t, root, "init", "-q")
+	d := open(t, root, nil)
+	for path, want := range map[string]bool{
+		"a.log": true, "out": true, "out/wiki.tar": true, "dist": true, "dist/wiki.tar": true, "wiki.tar": false, "sub/out": false, "f": false,
+	} {
+		if got := d.Ignored(t.Context(), path); got != want {
+			t.Errorf("Ignored(%q) = %v, want %v", path, got, want)
+		}
+	}
+}

@@ -235,20 +235,19 @@ func (l *Loader) implement(ctx context.Context, t *target, g *graph.Target) erro
 	thread := l.thread(ctx, t.label.String())
 	result, err := starlark.Call(thread, t.rule.impl, starlark.Tuple{c}, nil)
 	if err != nil {
-		for _, e := range explainEval("", err) {
-			ge, ok := e.(*graph.Error)
-			if !ok {
-				return e
-			}
-			ge = &graph.Error{Pos: t.attrPos(""), Label: t.label.String(), Msg: ge.Msg, Hints: ge.Hints, Err: ge.Err}
-			// Where the rule blames an attribute ("srcs: …"), point at it.
-			if attr, _, ok := strings.Cut(ge.Msg, ": "); ok && t.rule.attrs[attr] != nil {
-				ge.Pos = t.attrPos(attr)
-			}
-			// Inside the built-in rules the calls are of no use to a person.
-			ge.Hints = slices.DeleteFunc(slices.Clone(ge.Hints), func(h string) bool { return strings.HasPrefix(h, "at @mwbuild//") })
-			return ge
+		e := explainEval("", err)[0] // a call that failed has one error
+		ge, ok := e.(*graph.Error)
+		if !ok {
+			return e
 		}
+		ge = &graph.Error{Pos: t.attrPos(""), Label: t.label.String(), Msg: ge.Msg, Hints: ge.Hints, Err: ge.Err}
+		// Where the rule blames an attribute ("srcs: …"), point at it.
+		if attr, _, ok := strings.Cut(ge.Msg, ": "); ok && t.rule.attrs[attr] != nil {
+			ge.Pos = t.attrPos(attr)
+		}
+		// Inside the built-in rules the calls are of no use to a person.
+		ge.Hints = slices.DeleteFunc(slices.Clone(ge.Hints), func(h string) bool { return strings.HasPrefix(h, "at @mwbuild//") })
+		return ge
 	}
 	if t.value, err = makeTargetValue(t.label, result); err != nil {
 		return fail("", "", fmt.Sprintf("rule %s: %v", t.rule.Name(), err))

@@ -64,13 +64,8 @@ func explainEval(file string, err error) []error {
 	case errors.As(err, &res):
 		var errs []error
 		for _, e := range res {
-			msg, hint, found := strings.Cut(strings.TrimSuffix(e.Msg, ")"), " (did you mean ")
-			ge := &graph.Error{Pos: e.Pos.String(), Msg: e.Msg}
-			if found {
-				ge.Msg, ge.Hints = msg, []string{"did you mean " + hint}
-			} else if strings.HasPrefix(e.Msg, "undefined: ") {
-				ge.Hints = []string{"load it with load(), or see docs/rules.md for what is built in"}
-			}
+			msg, _, _ := strings.Cut(e.Msg, " (did you mean ")
+			ge := &graph.Error{Pos: e.Pos.String(), Msg: msg}
 			errs = append(errs, ge)
 		}
 		return errs
@@ -90,6 +85,37 @@ func explainEval(file string, err error) []error {
 		return []error{ge}
 	}
 	return []error{&graph.Error{Pos: file, Msg: err.Error(), Err: err}}
+}
+
+// suggest adds to errors about undefined names which of the predeclared ones was probably meant.
+func (l *Loader) suggest(errs []error) []error {
+	for _, err := range errs {
+		ge, ok := err.(*graph.Error)
+		if !ok {
+			continue
+		}
+		if name, ok := strings.CutPrefix(ge.Msg, "undefined: "); ok {
+			candidates := slices.Concat(l.predeclared.Keys(), starlark.Universe.Keys())
+			ge.Hints = []string{hint(name, candidates, "load it with load(), or see docs/rules.md for what is built in")}
+		}
+	}
+	return errs
+}
+
+// callee is what the BUILD file calls to declare t: its rule, or a macro.
+func (t *target) callee() string {
+	name := t.rule.Name()
+	if t.pkg.syntax != nil {
+		syntax.Walk(t.pkg.syntax, func(n syntax.Node) bool {
+			if call, ok := n.(*syntax.CallExpr); ok && call.Lparen == t.call {
+				if id, ok := call.Fn.(*syntax.Ident); ok {
+					name = id.Name
+				}
+			}
+			return true
+		})
+	}
+	return name
 }
 
 // attrPos is where attribute name stands in the call that declared t, or that call; where a macro stands between, the

@@ -270,7 +270,7 @@ func (l *Loader) load(ctx context.Context, thread *starlark.Thread, ref, pkgName
 	m := l.module(ctx, id, from)
 	if m.err != nil {
 		// What is wrong in the loaded file is told at its own place.
-		if errs := explainEval(m.id, m.err); len(errs) > 0 {
+		if errs := l.suggest(explainEval(m.id, m.err)); len(errs) > 0 {
 			var eval *starlark.EvalError
 			var own *graph.Error
 			if errors.As(m.err, &eval) || errors.As(m.err, &own) || m.id != "" && positioned.MatchString(errs[0].Error()) {

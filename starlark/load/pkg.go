@@ -59,7 +59,7 @@ func (p *pkg) eval(ctx context.Context) {
 	}
 	if err != nil {
 		p.broken = true
-		for _, e := range explainEval(p.file, err) {
+		for _, e := range l.suggest(explainEval(p.file, err)) {
 			p.errs.add(e)
 		}
 	}
@@ -322,6 +322,7 @@ func (t *target) resolve(errs *errorList) {
 				}
 				if a.allowFiles && lab.Pkg == t.label.Pkg && !strings.HasPrefix(s, "//") {
 					msg = fmt.Sprintf("no file or target %s in package //%s", strings.TrimPrefix(s, ":"), lab.Pkg)
+					hints = []string{"make the file, or change " + name}
 					if near := t.nearFile(lab.Name); near != "" {
 						hints = []string{near}
 					}

@@ -255,7 +255,7 @@ func (r *rule) CallInternal(thread *starlark.Thread, args starlark.Tuple, kwargs
 		if a == nil {
 			good = false
 			names := slices.Sorted(maps.Keys(r.attrs))
-			fail(name, fmt.Sprintf("%s has no attribute %s", r.Name(), name), hint(name, names, "it has: "+strings.Join(names, ", ")))
+			fail(name, fmt.Sprintf("%s has no attribute %s", t.callee(), name), hint(name, names, "it has: "+strings.Join(names, ", ")))
 			continue
 		}
 		if kv[1] == starlark.None && !a.mandatory {
@@ -277,7 +277,7 @@ func (r *rule) CallInternal(thread *starlark.Thread, args starlark.Tuple, kwargs
 			t.attrs[name] = a.def
 		} else if !slices.ContainsFunc(kwargs, func(kv starlark.Tuple) bool { return kv[0].(starlark.String) == starlark.String(name) }) {
 			good = false
-			fail("", fmt.Sprintf("%s needs attribute %s", r.Name(), name), "add "+name+" = …")
+			fail("", fmt.Sprintf("%s needs attribute %s", t.callee(), name), "add "+name+" = …")
 		}
 	}
 	if t.label.Name != "" {

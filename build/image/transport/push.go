@@ -52,6 +52,14 @@ type Stats struct {
 	Manifest                    bool  // the manifest was sent too
 }
 
+// CheckReference tells whether ref can be pushed to.
+func CheckReference(ref string) error {
+	if _, err := name.ParseReference(ref); err != nil {
+		return fmt.Errorf("%q is no place to push to: want registry/repository:tag, in lower case", ref)
+	}
+	return nil
+}
+
 // Push carries img to ref, "registry/repository:tag". Blobs that the repository has are not sent; those whose Source is
 // another repository of the same registry are mounted from there if it allows; the rest is uploaded, from b, or through b
 // from the Source where b lacks it. The manifest goes last, and not at all if ref names it already.
