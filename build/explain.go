@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"fmt"
+	"path"
 	"strings"
 
 	"github.com/mwbuild/mwbuild/build/plan"
@@ -129,14 +130,7 @@ func Summary(why []Explanation) string {
 func Describe(n *action.Node, c plan.Change) string {
 	kind, what, _ := strings.Cut(c.Name, " ")
 	if kind == "file" {
-		name := what
-		if l, ok := n.Do.(*action.Layer); ok {
-			for _, e := range l.Entries {
-				if e.Dest == what && e.File != "" {
-					name = e.File
-				}
-			}
-		}
+		name := sourceName(n, what)
 		switch {
 		case c.Old == nil:
 			return "file " + name + " was added"
@@ -162,6 +156,32 @@ func Describe(n *action.Node, c plan.Change) string {
 		return fmt.Sprintf("%s was removed: %s", c.Name, short(*c.Old))
 	}
 	return fmt.Sprintf("%s changed from %s to %s", c.Name, short(*c.Old), short(*c.New))
+}
+
+// sourceName is the workspace's name of the file that n puts at dest, or put there when it was still in the workspace: then
+// as the other files of the layer tell, whose places and names end alike.
+func sourceName(n *action.Node, dest string) string {
+	l, ok := n.Do.(*action.Layer)
+	if !ok {
+		return dest
+	}
+	guess := dest
+	for _, e := range l.Entries {
+		if e.Dest == dest && e.File != "" {
+			return e.File
+		}
+		if e.File == "" || guess != dest {
+			continue
+		}
+		place, name := e.Dest, e.File
+		for path.Base(place) == path.Base(name) && name != "." {
+			place, name = path.Dir(place), path.Dir(name)
+		}
+		if rest, ok := strings.CutPrefix(dest, place+"/"); ok {
+			guess = path.Join(name, rest)
+		}
+	}
+	return guess
 }
 
 func short(s string) string {
