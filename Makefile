@@ -19,7 +19,7 @@ unit:
 	go test ./...
 
 live: setup
-	MWBUILD_BUILDKIT_BIN=$(CURDIR)/.bin go test -tags live -count=1 -timeout 15m ./build/buildkit ./internal/livetest
+	MWBUILD_BUILDKIT_BIN=$(CURDIR)/.bin go test -tags live -count=1 -timeout 15m ./build/buildkit ./internal/livetest ./rules/gen ./starlark/buildfile
 
 test:
 	.ci/run
