@@ -27,10 +27,12 @@ func TestScript(t *testing.T) {
 		UpdateScripts:       *updateScripts,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"appendline": appendLine, "touchall": touchAll, "samelines": compareLines(true), "difflines": compareLines(false),
+			"holdlock": holdLock, "releaselock": releaseLock, "waitfor": waitFor, "readonly": readOnly, "unprivileged": unprivileged,
 		},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir+"/.home")
 			env.Setenv("XDG_CACHE_HOME", env.WorkDir+"/.cache")
+			env.Setenv("TZ", "UTC")
 			return nil
 		},
 	})

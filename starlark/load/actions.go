@@ -1,9 +1,9 @@
 package load
 
 import (
-	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
-	"hash/fnv"
 	"maps"
 	"path"
 	"regexp"
@@ -47,16 +47,19 @@ func parseOwner(what, s string) (action.Owner, error) {
 		return action.Owner{}, fmt.Errorf("%s: %q: want numbers, uid:gid", what, s)
 	}
 	uid, gid, _ := strings.Cut(s, ":")
-	u, errU := strconv.Atoi(uid)
-	g, errG := strconv.Atoi(gid)
-	return action.Owner{UID: u, GID: g}, cmp.Or(errU, errG)
+	u, errU := strconv.ParseUint(uid, 10, 31)
+	g, errG := strconv.ParseUint(gid, 10, 31)
+	if errU != nil || errG != nil {
+		return action.Owner{}, fmt.Errorf("%s: %q: a number is too large", what, s)
+	}
+	return action.Owner{UID: int(u), GID: int(g)}, nil
 }
 
-// cleanDest returns dest as a path in a layer.
-func cleanDest(dest string) (string, error) {
-	d := strings.TrimPrefix(path.Clean("/"+dest), "/")
-	if d == "" || slices.Contains(strings.Split(dest, "/"), "..") {
-		return "", fmt.Errorf("%q is no place in an image", dest)
+// cleanDest returns the place dest below prefix as a path in a layer.
+func cleanDest(prefix, dest string) (string, error) {
+	d := strings.TrimPrefix(path.Clean("/"+prefix+"/"+dest), "/")
+	if d == "" || strings.Contains(d, "\x00") || slices.Contains(strings.Split(prefix+"/"+dest, "/"), "..") {
+		return "", fmt.Errorf("%q is no place in an image: want a path without ..", path.Join(prefix, "/")+"/"+dest)
 	}
 	return d, nil
 }
@@ -81,7 +84,7 @@ func (c *ruleContext) layer(b *starlark.Builtin, args starlark.Tuple, kwargs []s
 		return nil, err
 	}
 	add := func(dest string, e action.Entry) error {
-		if e.Dest, err = cleanDest(dest); err == nil {
+		if e.Dest, err = cleanDest(prefix, dest); err == nil {
 			l.Entries = append(l.Entries, e)
 		}
 		return err
@@ -102,7 +105,7 @@ func (c *ruleContext) layer(b *starlark.Builtin, args starlark.Tuple, kwargs []s
 			return nil, fmt.Errorf("srcs: %w", err)
 		}
 		rel := strings.TrimPrefix(strings.TrimPrefix(f.path, strip), "/")
-		if err := add(path.Join(prefix, rel), entry(f)); err != nil {
+		if err := add(rel, entry(f)); err != nil {
 			return nil, err
 		}
 	}
@@ -116,7 +119,7 @@ func (c *ruleContext) layer(b *starlark.Builtin, args starlark.Tuple, kwargs []s
 			if err := c.checkSymlink(f, c.target.label.Pkg); err != nil {
 				return nil, fmt.Errorf("files: %w", err)
 			}
-			if err := add(path.Join(prefix, dest), entry(f)); err != nil {
+			if err := add(dest, entry(f)); err != nil {
 				return nil, err
 			}
 		}
@@ -128,7 +131,7 @@ func (c *ruleContext) layer(b *starlark.Builtin, args starlark.Tuple, kwargs []s
 			if !isString || !isText {
 				return nil, fmt.Errorf("layer: texts[%s] is a %s, want a string", kv[0], kv[1].Type())
 			}
-			if err := add(path.Join(prefix, dest), action.Entry{Text: &text}); err != nil {
+			if err := add(dest, action.Entry{Text: &text}); err != nil {
 				return nil, err
 			}
 		}
@@ -146,7 +149,7 @@ func (c *ruleContext) layer(b *starlark.Builtin, args starlark.Tuple, kwargs []s
 			}
 			e.User = &o
 		}
-		if err := add(path.Join(prefix, d), e); err != nil {
+		if err := add(d, e); err != nil {
 			return nil, err
 		}
 	}
@@ -260,7 +263,7 @@ func (c *ruleContext) run(b *starlark.Builtin, args starlark.Tuple, kwargs []sta
 		return nil, fmt.Errorf("outs: empty: name the files that the command makes")
 	}
 	for _, o := range r.Outs {
-		if clean, err := cleanDest(o); err != nil || clean != o {
+		if clean, err := cleanDest("", o); err != nil || clean != o {
 			return nil, fmt.Errorf("outs: %q: want a path below the package, such as dist/app.js", o)
 		}
 	}
@@ -286,6 +289,9 @@ func (c *ruleContext) run(b *starlark.Builtin, args starlark.Tuple, kwargs []sta
 		f, ok := v.(*fileValue)
 		if !ok {
 			return nil, fmt.Errorf("srcs holds a %s, want files", v.Type())
+		}
+		if err := c.checkSymlink(f, ""); err != nil {
+			return nil, fmt.Errorf("srcs: %w", err)
 		}
 		e := entry(f)
 		e.Dest = f.path
@@ -328,6 +334,9 @@ const maxLayers = 100
 
 // baseLayers is how many of these are kept for a base, whose count is not known before it was fetched.
 const baseLayers = 24
+
+// groupStep is what the number of groups is a multiple of.
+const groupStep = 16
 
 // image is ctx.actions.image.
 func (c *ruleContext) image(b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
@@ -410,28 +419,42 @@ func (c *ruleContext) group(layers []*action.Node, budget int) ([]*action.Node, 
 		return layers, nil
 	}
 	places := map[string]int{}
+	made := map[string]bool{} // what lies at and below these is not known yet
 	for _, n := range layers {
 		if l, ok := n.Do.(*action.Layer); ok {
 			for _, e := range l.Entries {
 				places[e.Dest]++
+				made[e.Dest] = made[e.Dest] || e.From != nil
 			}
 		}
+	}
+	shared := func(e action.Entry) bool {
+		for p := path.Dir(e.Dest); p != "."; p = path.Dir(p) {
+			if made[p] {
+				return true
+			}
+		}
+		return made[e.Dest] || places[e.Dest] > 1
 	}
 	groups := map[uint32][]*action.Layer{}
 	var alone []*action.Node
 	for _, n := range layers {
 		l, ok := n.Do.(*action.Layer)
-		if !ok || len(l.Entries) == 0 || slices.ContainsFunc(l.Entries, func(e action.Entry) bool { return places[e.Dest] > 1 || e.From != nil }) {
+		if !ok || len(l.Entries) == 0 || slices.ContainsFunc(l.Entries, shared) {
 			alone = append(alone, n)
 			continue
 		}
-		h := fnv.New32a()
-		fmt.Fprint(h, n.ID())
-		groups[h.Sum32()] = append(groups[h.Sum32()], l)
+		sum := sha256.Sum256([]byte(n.ID()))
+		h := binary.BigEndian.Uint32(sum[:])
+		groups[h] = append(groups[h], l)
 	}
 	buckets := budget - len(alone)
 	if buckets < 1 {
 		return nil, fmt.Errorf("layers: %d of %d cannot be packed together, and an image has at most %d: merge some", len(alone), len(layers), budget)
+	}
+	// In steps, so that one more layer that stands alone seldom changes how the others are packed.
+	if buckets > groupStep {
+		buckets -= buckets % groupStep
 	}
 	merged := make([]*action.Layer, buckets)
 	for _, h := range slices.Sorted(maps.Keys(groups)) {

@@ -118,24 +118,26 @@ func (n *nodeValue) Freeze()               {}
 func (n *nodeValue) Truth() starlark.Bool  { return true }
 func (n *nodeValue) Hash() (uint32, error) { return starlark.String(n.node.ID()).Hash() }
 
-// analyse runs the implementations of all reached targets, dependencies first.
+// analyse runs the implementations of all reached targets that have none yet, dependencies first.
 func (l *Loader) analyse(ctx context.Context, matched []*target, reached map[*target]bool, errs *errorList) (*Result, []error) {
 	byID := map[graph.ID]*target{}
 	var all []*graph.Target
-	made := map[*target]*graph.Target{}
+	fresh := map[*target]bool{}
 	for t := range reached {
-		g := &graph.Target{ID: graph.ID{Label: t.label}, Kind: t.rule.Name(), Pos: t.attrPos(""), Tags: t.strings("tags")}
-		for _, d := range t.deps {
-			if d.to != nil {
-				e := graph.Edge{To: graph.ID{Label: d.to.label}, Attr: d.attr, Pos: g.Pos}
-				g.Deps = append(g.Deps, e)
-			} else {
-				g.Srcs = append(g.Srcs, d.file)
+		if t.node == nil {
+			fresh[t] = true
+			t.node = &graph.Target{ID: graph.ID{Label: t.label}, Kind: t.rule.Name(), Pos: t.attrPos(""), Tags: t.strings("tags")}
+			for _, d := range t.deps {
+				if d.to != nil {
+					t.node.Deps = append(t.node.Deps, graph.Edge{To: graph.ID{Label: d.to.label}, Attr: d.attr, Pos: t.attrPos(d.attr, d.text)})
+				} else {
+					t.node.Srcs = append(t.node.Srcs, d.file)
+				}
 			}
+			slices.Sort(t.node.Srcs)
 		}
-		slices.Sort(g.Srcs)
-		byID[g.ID], made[t] = t, g
-		all = append(all, g)
+		byID[t.node.ID] = t
+		all = append(all, t.node)
 	}
 	gr := graph.New(all)
 	ids := make([]graph.ID, len(all))
@@ -145,13 +147,7 @@ func (l *Loader) analyse(ctx context.Context, matched []*target, reached map[*ta
 	sorted, cycles := gr.Sort(ids)
 	for _, c := range cycles {
 		for i := range c.Edges {
-			from := byID[c.From[i]]
-			from.bad = true
-			for _, d := range from.deps {
-				if d.to != nil && d.attr == c.Edges[i].Attr && d.to.label == c.Edges[i].To.Label {
-					c.Edges[i].Pos = from.attrPos(d.attr, d.text)
-				}
-			}
+			byID[c.From[i]].bad = true
 		}
 		errs.add(c)
 	}
@@ -166,17 +162,24 @@ func (l *Loader) analyse(ctx context.Context, matched []*target, reached map[*ta
 			t.bad = true
 			continue
 		}
-		if err := l.implement(ctx, t, g); err != nil {
-			t.bad = true
-			errs.add(err)
-			continue
+		if fresh[t] {
+			if err := l.implement(ctx, t, g); err != nil {
+				t.bad = true
+				t.errs = append(t.errs, err)
+				continue
+			}
 		}
 		good = append(good, g)
+	}
+	for t := range reached {
+		for _, err := range t.errs {
+			errs.add(err)
+		}
 	}
 	res := &Result{Graph: graph.New(good)}
 	for _, t := range matched {
 		if !t.bad {
-			res.Targets = append(res.Targets, made[t])
+			res.Targets = append(res.Targets, t.node)
 		}
 	}
 	return res, errs.sorted()
@@ -185,7 +188,7 @@ func (l *Loader) analyse(ctx context.Context, matched []*target, reached map[*ta
 // implement runs the rule of t and fills in g.
 func (l *Loader) implement(ctx context.Context, t *target, g *graph.Target) error {
 	fail := func(attr, value, msg string, hints ...string) error {
-		return &graph.Error{Pos: t.attrPos(attr, value), Label: t.label.String(), Msg: msg, Hints: hints}
+		return &graph.Error{Pos: t.attrPos(attr, value), Label: t.label.String(), Msg: msg, Hints: append(hints, t.via...)}
 	}
 	c := &ruleContext{loader: l, target: t, graph: g}
 	c.attr, c.files, c.file = &instance{fields: starlark.StringDict{}}, &instance{fields: starlark.StringDict{}}, &instance{fields: starlark.StringDict{}}
@@ -232,7 +235,8 @@ func (l *Loader) implement(ctx context.Context, t *target, g *graph.Target) erro
 	for _, in := range []*instance{c.attr, c.files, c.file} {
 		in.Freeze()
 	}
-	thread := l.thread(ctx, t.label.String())
+	thread, done := l.thread(ctx, t.label.String())
+	defer done()
 	result, err := starlark.Call(thread, t.rule.impl, starlark.Tuple{c}, nil)
 	if err != nil {
 		e := explainEval("", err)[0] // a call that failed has one error
@@ -240,13 +244,11 @@ func (l *Loader) implement(ctx context.Context, t *target, g *graph.Target) erro
 		if !ok {
 			return e
 		}
-		ge = &graph.Error{Pos: t.attrPos(""), Label: t.label.String(), Msg: ge.Msg, Hints: ge.Hints, Err: ge.Err}
+		ge = &graph.Error{Pos: t.attrPos(""), Label: t.label.String(), Msg: ge.Msg, Hints: append(slices.Clone(t.via), ge.Hints...), Err: ge.Err}
 		// Where the rule blames an attribute ("srcs: …"), point at it.
 		if attr, _, ok := strings.Cut(ge.Msg, ": "); ok && t.rule.attrs[attr] != nil {
 			ge.Pos = t.attrPos(attr)
 		}
-		// Inside the built-in rules the calls are of no use to a person.
-		ge.Hints = slices.DeleteFunc(slices.Clone(ge.Hints), func(h string) bool { return strings.HasPrefix(h, "at @mwbuild//") })
 		return ge
 	}
 	if t.value, err = makeTargetValue(t.label, result); err != nil {

@@ -6,7 +6,7 @@
 // of its dependencies, which returns providers and declares actions.
 //
 // Evaluation is a sandbox. A BUILD or .bzl file sees the files that it names through glob, read_json and load, and
-// nothing else: no clock, no environment, no network, no process; steps are bounded and recursion is not in the
+// nothing else: no clock, no environment, no network, no process; steps and memory are bounded, and recursion is not in the
 // language. What is wrong is collected, not thrown: one pass reports every bad target.
 //
 // The built-in rules are Starlark too, and come from outside as the prelude: this package knows no rule.

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 
-	starjson "go.starlark.net/lib/json"
 	"go.starlark.net/starlark"
 	"go.starlark.net/syntax"
 	"golang.org/x/sync/errgroup"
@@ -49,7 +48,9 @@ type Loader struct {
 	predeclared starlark.StringDict // of BUILD and .bzl files
 	kinds       []string            // names of the built-in rules
 
-	mu      sync.Mutex
+	loading sync.Mutex // held by Load: targets are changed by one at a time
+
+	mu      sync.Mutex // guards the maps
 	modules map[string]*module
 	pkgs    map[string]*pkg
 	isPkg   map[string]bool
@@ -107,21 +108,22 @@ func (l *Loader) base() starlark.StringDict {
 		"depset": builtin("depset", makeDepset), "struct": builtin("struct", makeStruct), "attr": attrModule,
 		"glob": builtin("glob", l.glob), "read_json": builtin("read_json", l.readJSON),
 		"package": builtin("package", declarePackage), "package_name": builtin("package_name", packageName),
-		"DefaultInfo": defaultInfo, "WORKSPACE": ws, "json": starjson.Module,
+		"DefaultInfo": defaultInfo, "WORKSPACE": ws, "json": jsonModule,
 	}
 }
 
 func (l *Loader) loadPrelude() []error {
 	l.predeclared = l.base()
+	l.predeclared["range"] = starlark.NewBuiltin("range", boundedRange)
 	names, err := fs.Glob(l.opts.Prelude, "*.star")
 	if err != nil {
 		return []error{err}
 	}
 	public := starlark.StringDict{}
 	for _, name := range names {
-		m := l.module(context.Background(), "@mwbuild//rules:"+name, nil)
+		m := l.module(context.Background(), "@mwbuild//rules:"+name, nil, "")
 		if m.err != nil {
-			return explainEval(m.id, m.err)
+			return explainEval(m.file, m.err)
 		}
 		for k, v := range m.globals {
 			if !strings.HasPrefix(k, "_") {
@@ -144,25 +146,32 @@ func (l *Loader) loadPrelude() []error {
 
 // A module is one evaluated .bzl or .star file.
 type module struct {
-	id      string // label of the file, or its path for messages
+	id      string // label of the file
+	file    string // how messages name it
 	done    chan struct{}
 	globals starlark.StringDict
 	err     error
-	loads   []*module
+	loads   []loadEdge
 }
 
-// module returns the file that id names, evaluated once whoever asks. from is the module that loads it, nil for a
+// A loadEdge is one load statement.
+type loadEdge struct {
+	to  *module
+	pos string
+}
+
+// module returns the file that id names, evaluated once whoever asks. from is the module that loads it at pos, nil for a
 // package.
-func (l *Loader) module(ctx context.Context, id string, from *module) *module {
+func (l *Loader) module(ctx context.Context, id string, from *module, pos string) *module {
 	l.mu.Lock()
 	m := l.modules[id]
 	if m != nil {
 		if from != nil {
-			if chain := loadChain(m, from, nil); chain != nil {
+			from.loads = append(from.loads, loadEdge{m, pos})
+			if cycle := loadCycle(from, m); cycle != nil {
 				l.mu.Unlock()
-				return &module{err: fmt.Errorf("load cycle: %s", strings.Join(append([]string{from.id}, chain...), " loads "))}
+				return &module{err: cycle}
 			}
-			from.loads = append(from.loads, m)
 		}
 		l.mu.Unlock()
 		select {
@@ -175,18 +184,19 @@ func (l *Loader) module(ctx context.Context, id string, from *module) *module {
 	m = &module{id: id, done: make(chan struct{})}
 	l.modules[id] = m
 	if from != nil {
-		from.loads = append(from.loads, m)
+		from.loads = append(from.loads, loadEdge{m, pos})
 	}
 	l.mu.Unlock()
 	defer close(m.done)
 
 	src, file, pkgName, err := l.source(id)
+	m.file = file
 	if err != nil {
 		m.err = err
 		return m
 	}
-	m.id = file
-	thread := l.thread(ctx, file)
+	thread, done := l.thread(ctx, file)
+	defer done()
 	thread.Load = func(thread *starlark.Thread, ref string) (starlark.StringDict, error) {
 		return l.load(ctx, thread, ref, pkgName, m)
 	}
@@ -198,11 +208,11 @@ func (l *Loader) module(ctx context.Context, id string, from *module) *module {
 	for name, v := range globals {
 		switch v := v.(type) {
 		case *rule:
-			if v.name == "" {
+			if v.name == "" && v.file == file {
 				v.name = strings.TrimPrefix(name, "_")
 			}
 		case *provider:
-			if v.name == "" {
+			if v.name == "" && v.file == file {
 				v.name = strings.TrimPrefix(name, "_")
 			}
 		}
@@ -212,21 +222,47 @@ func (l *Loader) module(ctx context.Context, id string, from *module) *module {
 	return m
 }
 
-// loadChain is how m comes to load target, as module names, or nil. l.mu is held.
-func loadChain(m, target *module, seen map[*module]bool) []string {
-	if seen == nil {
-		seen = map[*module]bool{}
-	}
-	if m == target {
-		return []string{m.id}
-	}
-	if seen[m] {
+// loadCycle tells of the circle that the newest edge of from, to m, closes, or returns nil. It does not depend on which of
+// the circle's files was evaluated first. l.mu is held.
+func loadCycle(from, m *module) error {
+	chain := loadChain(m, from, map[*module]bool{})
+	if chain == nil {
 		return nil
+	}
+	chain = append(chain, link{from, from.loads[len(from.loads)-1]})
+	first := 0
+	for i := range chain {
+		if chain[i].from.file < chain[first].from.file {
+			first = i
+		}
+	}
+	chain = slices.Concat(chain[first:], chain[:first])
+	e := &graph.Error{Pos: chain[0].pos, Msg: "load cycle"}
+	for _, l := range chain {
+		e.Hints = append(e.Hints, fmt.Sprintf("%s: %s loads %s", l.pos, l.from.file, l.to.file))
+	}
+	e.Hints = append(e.Hints, "move what both need into a file of its own")
+	return e
+}
+
+// A link is a load statement with the module that it stands in.
+type link struct {
+	from *module
+	loadEdge
+}
+
+// loadChain is how m comes to load target, or nil if it does not. It is empty where they are the same.
+func loadChain(m, target *module, seen map[*module]bool) []link {
+	if m == target {
+		return []link{}
 	}
 	seen[m] = true
 	for _, next := range m.loads {
-		if chain := loadChain(next, target, seen); chain != nil {
-			return append([]string{m.id}, chain...)
+		if seen[next.to] {
+			continue
+		}
+		if chain := loadChain(next.to, target, seen); chain != nil {
+			return append([]link{{m, next}}, chain...)
 		}
 	}
 	return nil
@@ -244,7 +280,14 @@ func (l *Loader) source(id string) (src []byte, file, pkgName string, err error)
 	}
 	file = path.Join(lab.Pkg, lab.Name)
 	if _, ok := l.opts.Tree.Lookup(file); !ok {
-		return nil, file, "", fmt.Errorf("no file %s in the workspace", file)
+		e := &hintedError{msg: "no file " + file + " in the workspace"}
+		if near, err := l.opts.Tree.Glob(l.owner(file), []string{"**/*.bzl", "**/*.star"}, nil); err == nil {
+			pkgName := l.owner(file)
+			if s := didYouMean(strings.TrimPrefix(strings.TrimPrefix(file, pkgName), "/"), near); s != "" {
+				e.hints = []string{strings.Trim(s, " ()")}
+			}
+		}
+		return nil, file, "", e
 	}
 	src, err = l.opts.Tree.ReadFile(file)
 	return src, file, lab.Pkg, err
@@ -267,19 +310,16 @@ func (l *Loader) load(ctx context.Context, thread *starlark.Thread, ref, pkgName
 			id = lab.String()
 		}
 	}
-	m := l.module(ctx, id, from)
-	if m.err != nil {
-		// What is wrong in the loaded file is told at its own place.
-		if errs := l.suggest(explainEval(m.id, m.err)); len(errs) > 0 {
-			var eval *starlark.EvalError
-			var own *graph.Error
-			if errors.As(m.err, &eval) || errors.As(m.err, &own) || m.id != "" && positioned.MatchString(errs[0].Error()) {
-				return nil, errs[0]
-			}
-		}
-		return nil, m.err
+	m := l.module(ctx, id, from, thread.CallFrame(0).Pos.String())
+	if m.err == nil {
+		return m.globals, nil
 	}
-	return m.globals, nil
+	var missing *hintedError
+	if ctx.Err() != nil || errors.As(m.err, &missing) && !errors.As(m.err, new(*starlark.EvalError)) {
+		return nil, m.err // told at the load statement
+	}
+	// What is wrong in the loaded file is told at its own place.
+	return nil, severalErrors(l.suggest(explainEval(m.file, m.err)))
 }
 
 const (
@@ -287,14 +327,15 @@ const (
 	ctxKey = "mwbuild:context"
 )
 
-func (l *Loader) thread(ctx context.Context, name string) *starlark.Thread {
-	t := &starlark.Thread{Name: name, Print: func(*starlark.Thread, string) {}}
+// thread returns a thread for one evaluation, and what ends its guard.
+func (l *Loader) thread(ctx context.Context, name string) (t *starlark.Thread, done func()) {
+	t = &starlark.Thread{Name: name, Print: func(*starlark.Thread, string) {}}
 	t.SetMaxExecutionSteps(maxSteps)
 	t.OnMaxSteps = func(t *starlark.Thread) {
 		t.Cancel(fmt.Sprintf("it ran for more than %d steps: move the work into a rule's command", maxSteps))
 	}
 	t.SetLocal(ctxKey, ctx)
-	return t
+	return t, guard(ctx, t)
 }
 
 // packages evaluates the named packages, those not yet known, concurrently.
@@ -326,16 +367,18 @@ func (l *Loader) pkg(name string) *pkg {
 // Load returns the targets that the patterns match, and the graph of everything that these need. Errors come sorted by
 // position; where there are any, the result holds the targets that they do not touch.
 func (l *Loader) Load(ctx context.Context, patterns []label.Pattern) (*Result, []error) {
+	l.loading.Lock()
+	defer l.loading.Unlock()
 	var errs errorList
 	// Packages that a pattern can match, then, wave by wave, those of the labels in the attributes of what is wanted.
-	var wanted []string
+	entered := map[string]bool{}
 	for p := range l.isPkg {
-		if slices.ContainsFunc(patterns, func(pt label.Pattern) bool { return !pt.Negative && pt.MatchPackage(p) }) {
-			wanted = append(wanted, p)
+		if wants(patterns, p) {
+			entered[p] = true
 		}
 	}
-	l.packages(ctx, wanted)
-	matched := l.match(patterns, &errs)
+	l.packages(ctx, slices.Sorted(maps.Keys(entered)))
+	matched := l.match(patterns, entered, &errs)
 
 	reached := map[*target]bool{}
 	wave := slices.Clone(matched)
@@ -344,7 +387,7 @@ func (l *Loader) Load(ctx context.Context, patterns []label.Pattern) (*Result, [
 		for _, t := range wave {
 			for _, lab := range t.labels() {
 				if l.isPkg[lab.Pkg] {
-					names[lab.Pkg] = true
+					names[lab.Pkg], entered[lab.Pkg] = true, true
 				}
 			}
 		}
@@ -355,7 +398,7 @@ func (l *Loader) Load(ctx context.Context, patterns []label.Pattern) (*Result, [
 				continue
 			}
 			reached[t] = true
-			t.resolve(&errs)
+			t.resolve()
 			for _, d := range t.deps {
 				if d.to != nil && !reached[d.to] {
 					next = append(next, d.to)
@@ -367,16 +410,29 @@ func (l *Loader) Load(ctx context.Context, patterns []label.Pattern) (*Result, [
 	if err := ctx.Err(); err != nil {
 		return &Result{Graph: graph.New(nil)}, []error{err}
 	}
-	for _, p := range l.pkgs {
-		for _, err := range p.errs.errs {
+	for name := range entered {
+		for _, err := range l.pkg(name).errs.all() {
 			errs.add(err)
 		}
 	}
 	return l.analyse(ctx, matched, reached, &errs)
 }
 
-// match selects the targets that patterns match, and reports patterns that match nothing.
-func (l *Loader) match(patterns []label.Pattern, errs *errorList) []*target {
+// wants tells whether patterns can match a target of package p. What a later pattern takes out as a whole is not even
+// looked at.
+func wants(patterns []label.Pattern, p string) bool {
+	want := false
+	for _, pt := range patterns {
+		if pt.MatchPackage(p) && (!pt.Negative || !pt.One()) {
+			want = !pt.Negative
+		}
+	}
+	return want
+}
+
+// match selects the targets that patterns match, and reports patterns that match nothing. Packages that are not entered
+// are taken out by a later pattern.
+func (l *Loader) match(patterns []label.Pattern, entered map[string]bool, errs *errorList) []*target {
 	selected := map[*target]bool{}
 	for _, pt := range patterns {
 		if pt.Negative {
@@ -384,6 +440,9 @@ func (l *Loader) match(patterns []label.Pattern, errs *errorList) []*target {
 			continue
 		}
 		if pt.One() {
+			if l.isPkg[pt.Label.Pkg] && !entered[pt.Label.Pkg] {
+				continue
+			}
 			t, msg, hints := l.find(pt.Label)
 			if t == nil {
 				if msg != "" {
@@ -395,12 +454,15 @@ func (l *Loader) match(patterns []label.Pattern, errs *errorList) []*target {
 			continue
 		}
 		found := false
-		for name, p := range l.pkgs {
+		for name := range l.isPkg {
 			if !pt.MatchPackage(name) {
 				continue
 			}
 			found = true
-			for _, t := range p.targets {
+			if !entered[name] {
+				continue
+			}
+			for _, t := range l.pkg(name).targets {
 				if !t.manual() {
 					selected[t] = true
 				}

@@ -8,9 +8,11 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	starjson "go.starlark.net/lib/json"
 	"go.starlark.net/starlark"
+	"go.starlark.net/starlarkstruct"
 	"go.starlark.net/syntax"
 
 	"github.com/mwbuild/mwbuild/graph"
@@ -23,8 +25,12 @@ type pkg struct {
 	loader     *Loader
 	file       string       // workspace-relative path of the BUILD file
 	syntax     *syntax.File // nil if it could not be parsed
+	indexCalls sync.Once
+	calls      map[[2]int32]*syntax.CallExpr // of syntax, by line and column of their parentheses
 	targets    map[string]*target
 	visibility []string // default
+	declared   bool     // package() was called
+	missing    int      // files that labels name
 	errs       errorList
 	broken     bool // evaluation did not reach the end: targets may be missing
 }
@@ -44,10 +50,11 @@ func (p *pkg) eval(ctx context.Context) {
 	src, err := l.opts.Tree.ReadFile(p.file)
 	if err != nil {
 		p.broken = true
-		p.errs.add(&graph.Error{Pos: p.file, Msg: err.Error(), Err: err})
+		p.errs.add(&graph.Error{Pos: p.file + ":1:1", Msg: err.Error(), Err: err})
 		return
 	}
-	thread := l.thread(ctx, p.file)
+	thread, done := l.thread(ctx, p.file)
+	defer done()
 	thread.SetLocal(pkgKey, p)
 	thread.Load = func(thread *starlark.Thread, ref string) (starlark.StringDict, error) {
 		return l.load(ctx, thread, ref, p.name, nil)
@@ -85,6 +92,10 @@ func declarePackage(thread *starlark.Thread, b *starlark.Builtin, args starlark.
 	if len(p.targets) > 0 {
 		return nil, fmt.Errorf("package() comes before the first target")
 	}
+	if p.declared {
+		return nil, fmt.Errorf("package() stands twice; once is enough")
+	}
+	p.declared = true
 	if visibility != nil {
 		if p.visibility, err = stringList(visibility); err != nil {
 			return nil, fmt.Errorf("package: default_visibility: %w", err)
@@ -155,11 +166,42 @@ func (l *Loader) readJSON(thread *starlark.Thread, b *starlark.Builtin, args sta
 	if err != nil {
 		return nil, err
 	}
-	v, err := starlark.Call(thread, starjson.Module.Members["decode"], starlark.Tuple{starlark.String(src)}, nil)
+	v, err := starlark.Call(thread, starlark.NewBuiltin("json.decode", decodeJSON), starlark.Tuple{starlark.String(src)}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("read_json: %s: %s", file, strings.TrimPrefix(rootCause(err).Error(), "json.decode: "))
 	}
 	return v, nil
+}
+
+// jsonModule is Starlark's json, with input that would exhaust the stack refused.
+var jsonModule = &starlarkstruct.Module{Name: "json", Members: func() starlark.StringDict {
+	members := maps.Clone(starjson.Module.Members)
+	members["decode"] = starlark.NewBuiltin("json.decode", decodeJSON)
+	return members
+}()}
+
+func decodeJSON(thread *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+	if len(args) > 0 {
+		if s, ok := starlark.AsString(args[0]); ok {
+			depth, quoted := 0, false
+			for i := 0; i < len(s); i++ {
+				switch c := s[i]; {
+				case c == '\\' && quoted:
+					i++
+				case c == '"':
+					quoted = !quoted
+				case quoted:
+				case c == '[' || c == '{':
+					if depth++; depth > maxDepth {
+						return nil, fmt.Errorf("json.decode: at offset %d, nested more than %d deep", i, maxDepth)
+					}
+				case c == ']' || c == '}':
+					depth--
+				}
+			}
+		}
+	}
+	return starlark.Call(thread, starjson.Module.Members["decode"], args, kwargs)
 }
 
 func rootCause(err error) error {
@@ -222,10 +264,14 @@ type target struct {
 	pkg   *pkg
 	call  syntax.Position // of the parenthesis, in the BUILD file, of the call that led here
 	attrs map[string]starlark.Value
-	bad   bool // something is wrong with it and was reported
+	via   []string // the macros between, for messages
+	bad   bool     // something is wrong with it and was reported
 
-	deps  []dep
-	value *targetValue // after analysis
+	resolved bool
+	deps     []dep
+	errs     []error       // found by resolution and analysis
+	node     *graph.Target // after analysis began
+	value    *targetValue  // after analysis
 }
 
 // A dep is one string of a label attribute, resolved.
@@ -271,8 +317,12 @@ func (t *target) labels() []label.Label {
 	return labs
 }
 
-// resolve finds what the label attributes name. The packages of all labels are evaluated.
-func (t *target) resolve(errs *errorList) {
+// resolve finds what the label attributes name, once. The packages of all labels are evaluated.
+func (t *target) resolve() {
+	if t.resolved {
+		return
+	}
+	t.resolved = true
 	l := t.pkg.loader
 	for _, name := range t.rule.order {
 		a := t.rule.attrs[name]
@@ -283,7 +333,7 @@ func (t *target) resolve(errs *errorList) {
 		for _, s := range t.strings(name) {
 			fail := func(msg string, hints ...string) {
 				t.bad = true
-				errs.add(&graph.Error{Pos: t.attrPos(name, s), Label: t.label.String(), Msg: fmt.Sprintf("%s: %s", name, msg), Hints: hints})
+				t.errs = append(t.errs, &graph.Error{Pos: t.attrPos(name, s), Label: t.label.String(), Msg: fmt.Sprintf("%s: %s", name, msg), Hints: append(hints, t.via...)})
 			}
 			if seen[strings.TrimPrefix(s, ":")] {
 				fail(fmt.Sprintf("%s is named twice", s), "remove one of the two")
@@ -340,11 +390,16 @@ func (t *target) resolve(errs *errorList) {
 	}
 	if _, err := parseVisibility(t.strings("visibility"), t.label.Pkg); err != nil {
 		t.bad = true
-		errs.add(&graph.Error{Pos: t.attrPos("visibility"), Label: t.label.String(), Msg: err.Error()})
+		t.errs = append(t.errs, &graph.Error{Pos: t.attrPos("visibility"), Label: t.label.String(), Msg: err.Error(), Hints: t.via})
 	}
 }
 
+// nearFile says what name was probably meant to be. It gives up in a package where nearly everything is missing.
 func (t *target) nearFile(name string) string {
+	const most = 50
+	if t.pkg.missing++; t.pkg.missing > most {
+		return ""
+	}
 	files, err := t.pkg.loader.opts.Tree.Glob(t.label.Pkg, []string{path.Join(path.Dir(name), "*")}, nil)
 	if err != nil {
 		return ""

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"go.starlark.net/starlark"
+	"go.starlark.net/syntax"
 
 	"github.com/mwbuild/mwbuild/internal/spell"
 )
@@ -13,20 +14,24 @@ import (
 // provider is the value of provider(): calling it makes an instance, and target[provider] finds it.
 type provider struct {
 	name   string // set when the module that defines it ends
+	file   string // of that module
 	doc    string
 	fields []string // allowed field names, nil for any
 }
 
 var (
-	_ starlark.Callable = (*provider)(nil)
-	_ starlark.HasAttrs = (*instance)(nil)
+	_ starlark.Callable   = (*provider)(nil)
+	_ starlark.HasAttrs   = (*instance)(nil)
+	_ starlark.Comparable = (*instance)(nil)
 )
 
-func (p *provider) String() string        { return "<provider " + p.Name() + ">" }
-func (p *provider) Type() string          { return "provider" }
-func (p *provider) Freeze()               {}
-func (p *provider) Truth() starlark.Bool  { return true }
-func (p *provider) Hash() (uint32, error) { return starlark.String(p.Name()).Hash() }
+func (p *provider) String() string       { return "<provider " + p.Name() + ">" }
+func (p *provider) Type() string         { return "provider" }
+func (p *provider) Freeze()              {}
+func (p *provider) Truth() starlark.Bool { return true }
+
+// Hash is the same for all: a provider has no name yet where its own module uses it as a key.
+func (p *provider) Hash() (uint32, error) { return starlark.String("provider").Hash() }
 func (p *provider) Name() string {
 	if p.name == "" {
 		return "provider"
@@ -73,11 +78,44 @@ func (i *instance) String() string {
 	}
 	return b.String() + ")"
 }
-func (i *instance) Type() string          { return i.typeName() }
-func (i *instance) Freeze()               { i.fields.Freeze() }
-func (i *instance) Truth() starlark.Bool  { return true }
-func (i *instance) Hash() (uint32, error) { return 0, fmt.Errorf("unhashable: %s", i.Type()) }
-func (i *instance) AttrNames() []string   { return i.fields.Keys() }
+func (i *instance) Type() string         { return i.typeName() }
+func (i *instance) Freeze()              { i.fields.Freeze() }
+func (i *instance) Truth() starlark.Bool { return true }
+func (i *instance) Hash() (uint32, error) {
+	var h uint32 = 9677
+	for _, k := range i.fields.Keys() {
+		name, _ := starlark.String(k).Hash()
+		v, err := i.fields[k].Hash()
+		if err != nil {
+			return 0, fmt.Errorf("unhashable: %s, because its field %s is a %s", i.Type(), k, i.fields[k].Type())
+		}
+		h = (h*31+name)*31 + v
+	}
+	return h, nil
+}
+
+// CompareSameType makes two instances of one provider equal when their fields are.
+func (i *instance) CompareSameType(op syntax.Token, y starlark.Value, depth int) (bool, error) {
+	if op != syntax.EQL && op != syntax.NEQ {
+		return false, fmt.Errorf("%s %s %s: they have no order", i.Type(), op, y.Type())
+	}
+	o := y.(*instance)
+	same := i.provider == o.provider && len(i.fields) == len(o.fields)
+	for _, k := range i.fields.Keys() {
+		v, ok := o.fields[k]
+		if !same || !ok {
+			same = false
+			break
+		}
+		var err error
+		if same, err = starlark.EqualDepth(i.fields[k], v, depth-1); err != nil {
+			return false, err
+		}
+	}
+	return same == (op == syntax.EQL), nil
+}
+
+func (i *instance) AttrNames() []string { return i.fields.Keys() }
 func (i *instance) Attr(name string) (starlark.Value, error) {
 	if v, ok := i.fields[name]; ok {
 		return v, nil
@@ -97,8 +135,8 @@ func makeStruct(thread *starlark.Thread, b *starlark.Builtin, args starlark.Tupl
 	return v, nil
 }
 
-func makeProvider(_ *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
-	p := &provider{}
+func makeProvider(thread *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+	p := &provider{file: thread.Name}
 	var fields starlark.Value = starlark.None
 	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "doc?", &p.doc, "fields?", &fields); err != nil {
 		return nil, err
@@ -123,7 +161,11 @@ func makeProvider(_ *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, 
 type depset struct {
 	direct     []starlark.Value
 	transitive []*depset
+	depth      int
 }
+
+// maxDepth bounds how deep depsets, and what JSON holds, are nested: walking them takes a stack.
+const maxDepth = 3500
 
 func (d *depset) String() string        { return "depset(" + starlark.NewList(d.list()).String() + ")" }
 func (d *depset) Type() string          { return "depset" }
@@ -194,6 +236,9 @@ func makeDepset(_ *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kw
 				return nil, fmt.Errorf("depset: transitive holds a %s, want depsets", v.Type())
 			}
 			d.transitive = append(d.transitive, t)
+			if d.depth = max(d.depth, t.depth+1); d.depth > maxDepth {
+				return nil, fmt.Errorf("depset: nested more than %d deep: merge the list of all in one depset, not one at a time", maxDepth)
+			}
 		}
 	}
 	return d, nil

@@ -17,6 +17,7 @@ import (
 // rule is the value of rule(): calling it in a package declares a target.
 type rule struct {
 	name  string // set when the module that defines it ends
+	file  string // of that module
 	doc   string
 	impl  *starlark.Function
 	attrs map[string]*attribute
@@ -82,12 +83,6 @@ var attrModule = &starlarkstruct.Module{Name: "attr", Members: func() starlark.S
 			if err := starlark.UnpackArgs(b.Name(), args, kwargs, params...); err != nil {
 				return nil, err
 			}
-			if a.def == nil {
-				a.def = zero
-			} else if _, err := a.check(a.def); err != nil {
-				return nil, fmt.Errorf("%s: default: %w", b.Name(), err)
-			}
-			a.def.Freeze()
 			if values != nil {
 				for v := range starlark.Elements(values) {
 					s, ok := starlark.AsString(v)
@@ -106,14 +101,22 @@ var attrModule = &starlarkstruct.Module{Name: "attr", Members: func() starlark.S
 					a.providers = append(a.providers, p)
 				}
 			}
+			if a.def == nil {
+				a.def = zero
+			} else {
+				var err error
+				if a.def, err = a.check(a.def); err != nil {
+					return nil, fmt.Errorf("%s: default: %w", b.Name(), err)
+				}
+			}
 			return a, nil
 		})
 	}
 	return members
 }()}
 
-func makeRule(_ *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
-	r := &rule{attrs: maps.Clone(commonAttrs), order: []string{"name"}}
+func makeRule(thread *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+	r := &rule{file: thread.Name, attrs: maps.Clone(commonAttrs), order: []string{"name"}}
 	var attrs *starlark.Dict
 	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "implementation", &r.impl, "attrs?", &attrs, "doc?", &r.doc); err != nil {
 		return nil, err
@@ -152,7 +155,7 @@ func (a *attribute) check(v starlark.Value) (starlark.Value, error) {
 			return nil, want()
 		}
 		if a.values != nil && !slices.Contains(a.values, string(s)) {
-			return nil, fmt.Errorf("%s is none of %s%s", s, strings.Join(a.values, ", "), didYouMean(string(s), a.values))
+			return nil, fmt.Errorf("%s is none of %s%s", describe(s), strings.Join(a.values, ", "), didYouMean(string(s), a.values))
 		}
 		return s, nil
 	case "int":
@@ -231,10 +234,10 @@ func (r *rule) CallInternal(thread *starlark.Thread, args starlark.Tuple, kwargs
 	if r.name == "" {
 		return nil, fmt.Errorf("a rule must be assigned to a global name of its .bzl file before it is called")
 	}
-	t := &target{rule: r, pkg: p, call: callPosition(thread), attrs: map[string]starlark.Value{}}
+	t := &target{rule: r, pkg: p, call: callPosition(thread), attrs: map[string]starlark.Value{}, via: macros(thread)}
 	t.label.Pkg = p.name
 	fail := func(attr, msg string, hints ...string) {
-		p.errs.add(&graph.Error{Pos: t.attrPos(attr), Label: t.display(), Msg: msg, Hints: hints})
+		p.errs.add(&graph.Error{Pos: t.attrPos(attr), Label: t.display(), Msg: msg, Hints: append(hints, t.via...)})
 	}
 	if len(args) > 0 {
 		fail("", fmt.Sprintf("%s takes its attributes by name", r.Name()), "write name = …")
@@ -258,7 +261,11 @@ func (r *rule) CallInternal(thread *starlark.Thread, args starlark.Tuple, kwargs
 			fail(name, fmt.Sprintf("%s has no attribute %s", t.callee(), name), hint(name, names, "it has: "+strings.Join(names, ", ")))
 			continue
 		}
-		if kv[1] == starlark.None && !a.mandatory {
+		if kv[1] == starlark.None {
+			if a.mandatory {
+				good = false
+				fail(name, fmt.Sprintf("%s needs attribute %s, and it is None", r.Name(), name))
+			}
 			continue // None stands for the default, so that macros can pass it on
 		}
 		v, err := a.check(kv[1])
@@ -302,6 +309,19 @@ func hint(word string, candidates []string, otherwise string) string {
 		return strings.Trim(s, " ()")
 	}
 	return otherwise
+}
+
+// macros tells which functions stand between the BUILD file and the call being made, outermost first. Those of the
+// built-in rules are left out: they are of no use to a person.
+func macros(thread *starlark.Thread) []string {
+	var via []string
+	for i := thread.CallStackDepth() - 2; i >= 1; i-- {
+		frame := thread.CallFrame(i)
+		if file := frame.Pos.Filename(); frame.Pos.Line > 0 && !strings.HasPrefix(file, "@") {
+			via = append(via, fmt.Sprintf("at %s in %s", frame.Pos, frame.Name))
+		}
+	}
+	return via
 }
 
 // callPosition is where the BUILD file being evaluated makes the current call, itself or by a macro.

@@ -2,6 +2,7 @@ package load
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -28,6 +29,9 @@ var (
 	platformPattern = regexp.MustCompile(`^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$`)
 )
 
+// workspaceStatements are what WORKSPACE may call.
+var workspaceStatements = []string{"image_defaults", "minimum_version", "workspace"}
+
 // evalWorkspace runs WORKSPACE or WORKSPACE.star at the root of the tree.
 func evalWorkspace(tree Tree, version string) (Workspace, []error) {
 	w := defaultWorkspace
@@ -35,9 +39,12 @@ func evalWorkspace(tree Tree, version string) (Workspace, []error) {
 	if _, ok := tree.Lookup(file); !ok {
 		file = "WORKSPACE.star"
 	}
+	if _, both := tree.Lookup("WORKSPACE.star"); both && file == "WORKSPACE" {
+		return w, []error{&graph.Error{Pos: "WORKSPACE.star:1:1", Msg: "the workspace has both WORKSPACE and WORKSPACE.star", Hints: []string{"keep one of them"}}}
+	}
 	src, err := tree.ReadFile(file)
 	if err != nil {
-		return w, []error{&graph.Error{Pos: file, Msg: err.Error(), Hints: []string{"git must not ignore the WORKSPACE file"}, Err: err}}
+		return w, []error{&graph.Error{Pos: file + ":1:1", Msg: err.Error(), Hints: []string{"git must not ignore the WORKSPACE file"}, Err: err}}
 	}
 	once := map[string]bool{}
 	statement := func(name string, f func(b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) error) starlark.Value {
@@ -80,8 +87,11 @@ func evalWorkspace(tree Tree, version string) (Workspace, []error) {
 			return nil
 		}),
 	}
-	thread := &starlark.Thread{Name: file, Print: func(*starlark.Thread, string) {}}
-	thread.SetMaxExecutionSteps(maxSteps)
+	thread, done := (&Loader{}).thread(context.Background(), file)
+	defer done()
+	thread.Load = func(*starlark.Thread, string) (starlark.StringDict, error) {
+		return nil, fmt.Errorf("WORKSPACE loads nothing: rules of your own are loaded in the BUILD files that use them")
+	}
 	if _, err := starlark.ExecFileOptions(fileOptions, thread, file, src, predeclared); err != nil {
 		return w, explainEval(file, err)
 	}
