@@ -238,6 +238,12 @@ func (f *failures) sorted() []error {
 	return slices.CompactFunc(f.errs, func(a, b error) bool { return a.Error() == b.Error() })
 }
 
+// imports tells whether s fetches an image from the place that its target names.
+func imports(s *plan.Step) bool {
+	im, ok := s.Node.Do.(*action.Image)
+	return ok && im.Import != nil
+}
+
 // run executes what must be executed. It is the only goroutine that changes steps.
 func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 	outer := ctx
@@ -252,7 +258,8 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 	var (
 		errs     = &failures{failed: map[*plan.Step]bool{}}
 		inflight = map[plan.Key][]*plan.Step{} // all steps of that key: one executes, the others wait for it
-		endings  = make(chan ending)
+		endings  = make(chan ending, len(p.Steps))
+		own      = map[*plan.Step]error{} // why a step's own execution failed, where several share one
 		limit    = make(chan struct{}, b.jobs())
 		queue    = slices.Clone(p.Steps) // not yet resolved, dependencies first
 		unsaved  []*plan.Step
@@ -270,6 +277,24 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 			draining = true
 			cancel()
 		}
+	}
+	start := func(s *plan.Step) {
+		go func() {
+			defer func() {
+				if r := recover(); r != nil {
+					endings <- ending{step: s, bug: fmt.Sprintf("%v\n%s", r, debug.Stack())}
+				}
+			}()
+			select {
+			case limit <- struct{}{}:
+				defer func() { <-limit }()
+			case <-ctx.Done():
+				endings <- ending{step: s, err: ctx.Err()}
+				return
+			}
+			r, err := b.execute(ctx, p, s)
+			endings <- ending{step: s, record: r, err: err}
+		}()
 	}
 	for {
 		if first == nil {
@@ -311,22 +336,7 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 						errs.why = append(errs.why, e)
 						inflight[s.Key] = append(inflight[s.Key], s)
 						if len(inflight[s.Key]) == 1 {
-							go func() {
-								defer func() {
-									if r := recover(); r != nil {
-										endings <- ending{step: s, bug: fmt.Sprintf("%v\n%s", r, debug.Stack())}
-									}
-								}()
-								select {
-								case limit <- struct{}{}:
-									defer func() { <-limit }()
-								case <-ctx.Done():
-									endings <- ending{step: s, err: ctx.Err()}
-									return
-								}
-								r, err := b.execute(ctx, p, s)
-								endings <- ending{step: s, record: r, err: err}
-							}()
+							start(s)
 						}
 					}
 				}
@@ -342,24 +352,31 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 			break
 		}
 		// One ending, and all others that are there already: a session with the database serves them together.
-		for e, more := <-endings, true; more; {
+		for more := true; more; more = len(endings) > 0 {
+			e := <-endings
 			if e.bug != "" {
 				panic(e.bug)
 			}
 			steps := inflight[e.step.Key]
-			delete(inflight, e.step.Key)
-			for _, s := range steps {
-				if e.err != nil {
-					fail(s, e.err)
+			if e.err != nil && ctx.Err() == nil {
+				// An image that cannot be had at one place may be had where another target says that it is.
+				own[e.step] = e.err
+				if i := slices.IndexFunc(steps, func(s *plan.Step) bool { return imports(s) && own[s] == nil }); i >= 0 {
+					start(steps[i])
 					continue
 				}
-				s.Finish(e.record)
-				unsaved = append(unsaved, s)
 			}
-			select {
-			case e = <-endings:
-			default:
-				more = false
+			delete(inflight, e.step.Key)
+			for _, s := range steps {
+				switch {
+				case e.err == nil:
+					s.Finish(e.record)
+					unsaved = append(unsaved, s)
+				case own[s] != nil:
+					fail(s, own[s])
+				default:
+					fail(s, e.err)
+				}
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/mwbuild/mwbuild/build/buildkit"
 	"github.com/mwbuild/mwbuild/build/image"
@@ -206,3 +208,34 @@ func TestSameWorkOnce(t *testing.T) {
 		t.Errorf("%s after %d runs, want %s after one", got, l.ran, want)
 	}
 }
+
+// Two targets import the same image, one from a place where it is not: the other's place serves both.
+func TestImportFromTheOtherPlace(t *testing.T) {
+	l := newLab(t)
+	tarball := "plain.tar"
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := errors.Join(w.WriteHeader(&tar.Header{Name: "f", Mode: 0o644, Size: 1}), second(w.Write([]byte("x"))), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	l.write(tarball, b.String())
+	target := func(name, tar string) *graph.Target {
+		n := &action.Node{Label: "//:" + name, Name: "image", Pos: "BUILD:1:1", Do: &action.Image{Import: &action.Import{
+			Digest: digest.FromBytes(b.Bytes()).String(), Tar: tar, Platform: "linux/amd64",
+		}}}
+		return &graph.Target{ID: graph.ID{Label: label.Label{Name: name}}, Outputs: []*action.Node{n}}
+	}
+	res, err := l.build(t.Context(), false, target("gone", "nowhere.tar"), target("away", "elsewhere.tar"))
+	if err != nil || len(res.Errors) != 2 || !strings.Contains(res.Errors[0].Error()+res.Errors[1].Error(), "nowhere.tar") || !strings.Contains(res.Errors[0].Error()+res.Errors[1].Error(), "elsewhere.tar") {
+		t.Errorf("errors of two places that lack the image: %v %v", res.Errors, err)
+	}
+	res, err = l.build(t.Context(), false, target("gone", "nowhere.tar"), target("here", tarball))
+	if err != nil || len(res.Errors) > 0 {
+		t.Fatal(err, res.Errors)
+	}
+	if got, want := tally(res), "//:gone built, //:here built; 1 executed, 0 cached"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+func second(_ int, err error) error { return err }
