@@ -59,7 +59,7 @@ func parseOwner(what, s string) (action.Owner, error) {
 func cleanDest(prefix, dest string) (string, error) {
 	d := strings.TrimPrefix(path.Clean("/"+prefix+"/"+dest), "/")
 	if d == "" || strings.Contains(d, "\x00") || slices.Contains(strings.Split(prefix+"/"+dest, "/"), "..") {
-		return "", fmt.Errorf("%q is no place in an image: want a path without ..", path.Join(prefix, "/")+"/"+dest)
+		return "", fmt.Errorf("%q is no place in an image: want a path without \"..\" in it", path.Join(prefix, "/")+"/"+dest)
 	}
 	return d, nil
 }

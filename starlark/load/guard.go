@@ -20,9 +20,8 @@ const maxRange = 10_000_000
 // guard cancels t when ctx is done or the heap has grown by too much, until done is called.
 func guard(ctx context.Context, t *starlark.Thread) (done func()) {
 	ended := make(chan struct{})
-	var timer *time.Timer
 	// Nearly all evaluations are over before the first look.
-	timer = time.AfterFunc(20*time.Millisecond, func() {
+	timer := time.AfterFunc(20*time.Millisecond, func() {
 		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
 		for base := heap(); ; {
