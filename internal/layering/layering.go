@@ -54,6 +54,7 @@ var table = map[string]row{
 	"rules":                         {reach: []string{badgerLib, buildkitLib}},
 	"rules/docgen":                  {reach: []string{badgerLib, buildkitLib}},
 	"rules/gen":                     {reach: []string{badgerLib, buildkitLib}},
+	"rules/lint":                    {reach: []string{badgerLib, buildkitLib}},
 	"rules/l10n":                    {reach: []string{badgerLib, buildkitLib}},
 	"build/plan":                    {reach: []string{"cache", "starlark", badgerLib, buildkitLib}},
 	"build/lower":                   {reach: []string{"cache", "starlark", badgerLib}},

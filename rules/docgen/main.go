@@ -132,6 +132,9 @@ func attributes(b *bytes.Buffer, params []load.ParamDoc) {
 		if len(p.Providers) > 0 {
 			doc += " Must provide `" + strings.Join(p.Providers, "`, `") + "`."
 		}
+		if p.Deprecated != "" {
+			doc += " Deprecated: " + p.Deprecated + "."
+		}
 		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", p.Name, typeOf(p), defaultOf(p), cell(strings.TrimSpace(doc)))
 	}
 	b.WriteString("\n")

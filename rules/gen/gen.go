@@ -86,6 +86,21 @@ type Result struct {
 // Generate returns what the BUILD files are to become. The error is one that ended it; what is wrong in single files is in the
 // result.
 func Generate(ctx context.Context, opts Options) (*Result, error) {
+	g, err := inspect(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range g.components {
+		if g.selected(c.folder) {
+			g.update(c)
+		}
+	}
+	g.root()
+	return g.result(), nil
+}
+
+// inspect reads everything that the tree says.
+func inspect(ctx context.Context, opts Options) (*generator, error) {
 	g := &generator{opts: opts, tree: opts.Tree, byFolder: map[string]*component{}, byName: map[string][]*component{}}
 	g.list()
 	if err := g.parallel(ctx, g.components, func(c *component) error { return g.read(ctx, c) }); err != nil {
@@ -101,13 +116,7 @@ func Generate(ctx context.Context, opts Options) (*Result, error) {
 	if err := g.parallel(ctx, scan, func(c *component) error { return g.scan(ctx, c) }); err != nil {
 		return nil, err
 	}
-	for _, c := range g.components {
-		if g.selected(c.folder) {
-			g.update(c)
-		}
-	}
-	g.root()
-	return g.result(), nil
+	return g, nil
 }
 
 // A component is a folder that is one, was one, or has a rule that says so.

@@ -191,6 +191,7 @@ type File struct {
 	pkg     string
 	syntax  *build.File
 	changed bool
+	ignored map[string]bool // "LINE CHECK" of comments that silence a check; nil until it is asked for
 }
 
 // Parse reads a BUILD file. file is its path relative to the workspace's root: its folder is the package that relative labels

@@ -30,6 +30,8 @@ type ParamDoc struct {
 	Values    []string // what a string may be
 	Providers []string // what a target must provide
 	Files     bool     // a file of the package will do
+	// Deprecated says what to do in its place, "" while it is current.
+	Deprecated string
 }
 
 // Docs describes the public names of the prelude, in the order in which they stand there.
@@ -107,7 +109,7 @@ func (r *rule) describe(names []string) []ParamDoc {
 	var params []ParamDoc
 	for _, name := range names {
 		a := r.attrs[name]
-		p := ParamDoc{Name: name, Type: a.kind, Doc: a.doc, Required: a.mandatory, Values: a.values, Files: a.allowFiles}
+		p := ParamDoc{Name: name, Type: a.kind, Doc: a.doc, Required: a.mandatory, Values: a.values, Files: a.allowFiles, Deprecated: a.deprecated}
 		if !a.mandatory {
 			p.Default = a.def.String()
 		}

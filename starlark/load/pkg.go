@@ -267,6 +267,8 @@ type target struct {
 	via   []string // the macros between, for messages
 	bad   bool     // something is wrong with it and was reported
 
+	deprecated []string // attributes that are, and were given
+
 	resolved bool
 	deps     []dep
 	errs     []error       // found by resolution and analysis

@@ -45,6 +45,7 @@ type attribute struct {
 	values     []string    // for a string: what it may be, nil for anything
 	providers  []*provider // for labels: what the target must provide
 	allowFiles bool        // for labels: a file of the package will do
+	deprecated string      // what to do in its place, "" while it is current
 }
 
 func (a *attribute) String() string        { return "<attr." + a.kind + ">" }
@@ -59,16 +60,24 @@ func (a *attribute) labels() bool { return a.kind == "label" || a.kind == "label
 var commonAttrs = map[string]*attribute{
 	"name":       {kind: "string", mandatory: true, doc: "Name of the target, unique in its package."},
 	"visibility": {kind: "string_list", def: starlark.None, doc: "Who may depend on it: //visibility:public, //visibility:private, //pkg:__pkg__, //pkg:__subpackages__."},
-	"tags":       {kind: "string_list", def: starlark.NewList(nil), doc: "Free words; \"manual\" keeps the target out of patterns like //...."},
+	"tags":       {kind: "string_list", def: noStrings, doc: "Free words; \"manual\" keeps the target out of patterns like //...."},
 }
+
+// frozen freezes what all loaders of a process share: an unfrozen list counts who iterates over it.
+func frozen(v starlark.Value) starlark.Value {
+	v.Freeze()
+	return v
+}
+
+var noStrings = frozen(starlark.NewList(nil))
 
 // attrModule is the value of attr.
 var attrModule = &starlarkstruct.Module{Name: "attr", Members: func() starlark.StringDict {
 	members := starlark.StringDict{}
 	for kind, zero := range map[string]starlark.Value{
 		"string": starlark.String(""), "int": starlark.MakeInt(0), "bool": starlark.False,
-		"string_list": starlark.NewList(nil), "string_dict": starlark.NewDict(0),
-		"label": starlark.None, "label_list": starlark.NewList(nil),
+		"string_list": noStrings, "string_dict": frozen(starlark.NewDict(0)),
+		"label": starlark.None, "label_list": noStrings,
 	} {
 		members[kind] = starlark.NewBuiltin("attr."+kind, func(_ *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
 			a := &attribute{kind: kind}
@@ -80,6 +89,7 @@ var attrModule = &starlarkstruct.Module{Name: "attr", Members: func() starlark.S
 			case "label", "label_list":
 				params = append(params, "providers?", &providers, "allow_files?", &a.allowFiles)
 			}
+			params = append(params, "deprecated?", &a.deprecated)
 			if err := starlark.UnpackArgs(b.Name(), args, kwargs, params...); err != nil {
 				return nil, err
 			}
@@ -275,6 +285,9 @@ func (r *rule) CallInternal(thread *starlark.Thread, args starlark.Tuple, kwargs
 			continue
 		}
 		t.attrs[name] = v
+		if a.deprecated != "" {
+			t.deprecated = append(t.deprecated, name)
+		}
 	}
 	for _, name := range r.order {
 		if _, given := t.attrs[name]; given {

@@ -1,0 +1,55 @@
+package load
+
+import (
+	"slices"
+
+	"github.com/mwbuild/mwbuild/graph/label"
+)
+
+// A Declared is one target as its BUILD file declared it, analysed or not.
+type Declared struct{ t *target }
+
+// Declared returns the targets of every package that was evaluated so far, in order of label.
+func (l *Loader) Declared() []Declared {
+	l.loading.Lock()
+	defer l.loading.Unlock()
+	var all []Declared
+	for _, p := range l.pkgs {
+		for _, t := range p.targets {
+			all = append(all, Declared{t})
+		}
+	}
+	slices.SortFunc(all, func(a, b Declared) int { return a.t.label.Compare(b.t.label) })
+	return all
+}
+
+// Label returns its label.
+func (d Declared) Label() label.Label { return d.t.label }
+
+// Kind returns the name of its rule.
+func (d Declared) Kind() string { return d.t.rule.Name() }
+
+// Pos returns where it stands in its BUILD file, as file:line:col: the value of an attribute, or, where that is "" or not written
+// there, the call.
+func (d Declared) Pos(attr string) string { return d.t.attrPos(attr) }
+
+// Manual tells whether patterns leave it out.
+func (d Declared) Manual() bool { return d.t.manual() }
+
+// Strings returns the strings of an attribute: of a list its elements.
+func (d Declared) Strings(attr string) []string { return d.t.strings(attr) }
+
+// Uses returns the labels that its attributes may name, files among them, as they name them.
+func (d Declared) Uses() []label.Label { return d.t.labels() }
+
+// VisibleFrom tells whether a target of package pkg may depend on it.
+func (d Declared) VisibleFrom(pkg string) bool { return d.t.visibleFrom(pkg) }
+
+// Deprecated returns the deprecated attributes that were given to it, by name, with what to do in place of each.
+func (d Declared) Deprecated() map[string]string {
+	use := map[string]string{}
+	for _, name := range d.t.deprecated {
+		use[name] = d.t.rule.attrs[name].deprecated
+	}
+	return use
+}
