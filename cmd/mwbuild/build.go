@@ -329,7 +329,17 @@ func (a *app) deliver(ctx context.Context, b *build.Builder, res *build.Result, 
 	for _, ref := range opt.push {
 		task := b.Display.Task("push to " + ref)
 		task.Start()
-		stats, err := transport.Push(ctx, b.Store, *im, ref, transport.PushOptions{Keychain: authn.DefaultKeychain, Jobs: opt.jobs})
+		blobs, there, total := task.Status("blobs"), int64(0), im.Config.Size
+		for _, l := range im.Layers {
+			total += l.Descriptor.Size
+		}
+		stats, err := transport.Push(ctx, b.Store, *im, ref, transport.PushOptions{
+			Keychain: authn.DefaultKeychain, Jobs: opt.jobs,
+			Progress: func(e transport.Event) {
+				there += e.Descriptor.Size
+				blobs.Update(there, total)
+			},
+		})
 		task.Done(err)
 		if err != nil {
 			return fmt.Errorf("push to %s: %w", ref, err)

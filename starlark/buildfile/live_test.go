@@ -21,6 +21,10 @@ func released(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	npm := exec.Command("npm", "install", "--silent", "--no-save", "--prefix", dir, "@bazel/buildifier@8.2.1")
+	if os.Getenv("NODE_EXTRA_CA_CERTS") == "" {
+		// npm has certificates of its own; those of the machine count too, as for Go and apt.
+		npm.Env = append(os.Environ(), "NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt")
+	}
 	if out, err := npm.CombinedOutput(); err != nil {
 		t.Fatalf("npm: %v\n%s", err, out)
 	}

@@ -46,7 +46,6 @@ type Loader struct {
 	opts        Options
 	workspace   Workspace
 	predeclared starlark.StringDict // of BUILD and .bzl files
-	kinds       []string            // names of the built-in rules
 
 	loading sync.Mutex // held by Load: targets are changed by one at a time
 
@@ -86,9 +85,6 @@ func New(opts Options) (*Loader, []error) {
 
 // Workspace returns what the WORKSPACE file says.
 func (l *Loader) Workspace() Workspace { return l.workspace }
-
-// Kinds returns the names of the built-in rules and macros, sorted.
-func (l *Loader) Kinds() []string { return l.kinds }
 
 // fileOptions is the language: Starlark as Bazel has it, with sets.
 var fileOptions = &syntax.FileOptions{Set: true}
@@ -133,14 +129,7 @@ func (l *Loader) loadPrelude() []error {
 	}
 	// Built-in files see one another through load only; users' files see the public names of all.
 	l.predeclared = maps.Clone(l.predeclared)
-	for k, v := range public {
-		l.predeclared[k] = v
-		switch v.(type) {
-		case *rule, *starlark.Function:
-			l.kinds = append(l.kinds, k)
-		}
-	}
-	slices.Sort(l.kinds)
+	maps.Copy(l.predeclared, public)
 	return nil
 }
 
