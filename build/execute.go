@@ -146,6 +146,9 @@ func (b *Builder) image(ctx context.Context, do *action.Image, record func(*acti
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%w\n    the image is not where the target says: put it there, or change its tar or layout", err)
 		}
+		if err != nil && do.Import.Registry != "" && ctx.Err() == nil {
+			return nil, fmt.Errorf("%w\n    see that the registry answers, has that digest and lets you in (docker login); a layout or tar can stand in for it", err)
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -4,13 +4,21 @@ package livetest
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
 )
+
+// manifest is the digest of a target that is built, as explain shortens it.
+func (p *place) manifest(target string) string {
+	return p.build(target).digest(p.t, target)[:19]
+}
 
 // explained is what `mwbuild explain --output=json` says of the actions of some state: their ids, and why.
 func explained(p *place, state string) map[string][]string {
@@ -43,6 +51,8 @@ func TestExplainNamesTheCause(t *testing.T) {
 load(":rules.bzl", "step", "text")
 
 image_import(name = "base", platform = "linux/amd64", BASE)
+
+image_import(name = "other", platform = "linux/amd64", tar = "one.tar", digest = "ONE")
 
 step(name = "step", image = ":base", srcs = ["src.txt"], outs = ["o"], env = {"K": "1"}, network = False, workdir = "/", owner = "2:2")
 
@@ -104,19 +114,31 @@ a
 -- data/b.txt --
 b
 `
-	p := workspace(t, archive)
-	if err := os.Symlink("a.txt", filepath.Join(p.dir, "data/link")); err != nil {
-		t.Fatal(err)
-	}
-	p.ok("//...")
-	build, rules := p.read("BUILD"), p.read("rules.bzl")
-	file := func(name string) string { return filepath.Join(p.dir, name) }
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
+	// Two images that are never run in, so any tar will do.
+	tars := shortDir(t)
+	digests := map[string]string{}
+	for _, name := range []string{"one.tar", "two.tar"} {
+		must(os.WriteFile(filepath.Join(tars, name[:3]), []byte(name), 0o644))
+		command(t, tars, "tar", "--sort=name", "--mtime=@0", "-cf", name, name[:3])
+		b, err := os.ReadFile(filepath.Join(tars, name))
+		must(err)
+		digests[name] = digest.FromBytes(b).String()
+	}
+	one, two := digests["one.tar"], digests["two.tar"]
+	at := func(name string) string { return filepath.Join(tars, name) }
+	p := workspace(t, strings.NewReplacer(`"one.tar"`, strconv.Quote(at("one.tar")), "ONE", one).Replace(archive))
+	if err := os.Symlink("a.txt", filepath.Join(p.dir, "data/link")); err != nil {
+		t.Fatal(err)
+	}
+	p.ok("//...")
+	build, rules := p.read("BUILD"), p.read("rules.bzl")
+	file := func(name string) string { return filepath.Join(p.dir, name) }
 	in := func(name, text string) func(old, new string) func() {
 		return func(old, new string) func() {
 			return func() {
@@ -171,6 +193,9 @@ layer`), "//:step run", `owner changed from "2:2" to "4:4"`},
 		{buildFile(`"/v"`, `"/u"`), "//:img image", `volume[0] changed from "/v" to "/u"`},
 		{buildFile(`"TERM"`, `"QUIT"`), "//:img image", `stop signal changed from "TERM" to "QUIT"`},
 		{func() { p.write("WORKSPACE", `image_defaults(platform = "linux/arm64")`+"\n") }, "//:scratch image", `platform changed from "linux/amd64" to "linux/arm64"`},
+		{buildFile(fmt.Sprintf("tar = %q, digest = %q", at("one.tar"), one), fmt.Sprintf("tar = %q, digest = %q", at("two.tar"), two)),
+			"//:other image", fmt.Sprintf("digest changed from %s to %s", one[:19], two[:19])},
+		{buildFile(`base = ":base"`, `base = ":other"`), "//:img image", fmt.Sprintf("base changed from %s to %s", p.manifest("//:base"), p.manifest("//:other"))},
 		{buildFile(`layers = [":l2"]`, `layers = [":l2", ":t"]`), "//:scratch image", ""},
 	} {
 		tc.change()
