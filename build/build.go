@@ -7,6 +7,7 @@ package build
 
 import (
 	"cmp"
+	"container/heap"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/mwbuild/mwbuild/build/buildkit"
 	"github.com/mwbuild/mwbuild/build/image"
@@ -30,10 +32,6 @@ import (
 	"github.com/mwbuild/mwbuild/graph/action"
 	"github.com/mwbuild/mwbuild/internal/workspace"
 )
-
-// A Native computes the layers of an action.Native of its kind. What it returns must depend on the action's parameters,
-// files and inputs alone; inputs holds the layers of each of the action's inputs.
-type Native func(ctx context.Context, do *action.Native, tree *workspace.Disk, inputs [][]image.Layer, blobs image.Blobs) ([]image.Layer, error)
 
 // A Builder builds targets of one workspace. All but Natives, Jobs and KeepGoing must be set.
 type Builder struct {
@@ -47,6 +45,11 @@ type Builder struct {
 	Jobs      int               // how many actions run at once; 0 is one for each processor
 	KeepGoing bool              // build what can be built after a failure
 	Log       *slog.Logger
+
+	spool    spool
+	crowd    crowd
+	receiver Receiver            // of BuildFiles
+	wanted   map[graph.File]bool // what it receives
 }
 
 // Status is what became of a target.
@@ -100,9 +103,62 @@ func (r *Result) Counts() (total, executed, cached int) {
 // Build makes the outputs of targets. A failed action is in the result; the error is for what ends a build as a whole,
 // such as a cancelled context or a full disk.
 func (b *Builder) Build(ctx context.Context, targets []*graph.Target) (*Result, error) {
+	return b.build(ctx, targets, func(t *graph.Target) []*action.Node { return t.Outputs })
+}
+
+// HasFiles tells whether t stands for files that Natives make, which BuildFiles can build.
+func HasFiles(t *graph.Target) bool {
+	return len(t.Files) > 0 && !slices.ContainsFunc(t.Files, func(f graph.File) bool { return f.From.Kind() != "Native" })
+}
+
+// BuildFiles makes the files that t stands for, and hands each to to once: as soon as it is made, or in the end where its
+// action had not to be executed. They are packed into no layer. t must be one that HasFiles.
+func (b *Builder) BuildFiles(ctx context.Context, t *graph.Target, to Receiver) (*Result, error) {
+	b.receiver, b.wanted = to, map[graph.File]bool{}
+	defer func() { b.receiver, b.wanted = nil, nil }()
+	var nodes []*action.Node
+	for _, f := range t.Files {
+		b.wanted[f] = true
+		nodes = append(nodes, f.From)
+	}
+	res, err := b.build(ctx, []*graph.Target{t}, func(*graph.Target) []*action.Node { return nodes })
+	if err != nil || len(res.Errors) > 0 {
+		return res, err
+	}
+	task := b.Display.Task("write " + t.Label.String())
+	eg, ctx := errgroup.WithContext(ctx)
+	eg.SetLimit(b.jobs())
+	for _, f := range t.Files {
+		s := res.Plan.Step(f.From)
+		made := s.Record.File(f.Path)
+		if made == nil {
+			return res, fmt.Errorf("%s made no file %s", f.From.ID(), f.Path)
+		}
+		if s.State == plan.Done {
+			continue
+		}
+		eg.Go(func() error {
+			if ctx.Err() != nil || to.Has(*made) {
+				return ctx.Err()
+			}
+			task.Start()
+			data, err := b.bytes(ctx, f.From, made)
+			if err != nil {
+				return err
+			}
+			return to.Put(*made, data)
+		})
+	}
+	err = eg.Wait()
+	task.Done(err)
+	return res, err
+}
+
+// build makes what outputs names of the targets.
+func (b *Builder) build(ctx context.Context, targets []*graph.Target, outputs func(*graph.Target) []*action.Node) (*Result, error) {
 	var nodes []*action.Node
 	for _, t := range targets {
-		nodes = append(nodes, t.Outputs...)
+		nodes = append(nodes, outputs(t)...)
 	}
 	p := plan.New(nodes, b.Tree)
 	res := &Result{Plan: p}
@@ -135,11 +191,11 @@ func (b *Builder) Build(ctx context.Context, targets []*graph.Target) (*Result, 
 				visit(d)
 			}
 		}
-		for _, n := range t.Outputs {
+		for _, n := range outputs(t) {
 			visit(p.Step(n))
 		}
 		if tr.Status == Built || tr.Status == Cached {
-			for _, n := range t.Outputs {
+			for _, n := range outputs(t) {
 				tr.Outputs = append(tr.Outputs, p.Step(n).Record)
 			}
 		}
@@ -244,11 +300,19 @@ func imports(s *plan.Step) bool {
 	return ok && im.Import != nil
 }
 
+// sessionPause is how long what has ended may wait for the next session with the database, while there is other work: an
+// opening costs some milliseconds.
+const sessionPause = 100 * time.Millisecond
+
 // run executes what must be executed. It is the only goroutine that changes steps.
+//
+// Of what is ready, what comes first in the plan is executed first: a step soon after those that it reads, whose
+// bytes may still be at hand.
 func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 	outer := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	defer b.crowd.close()
 	type ending struct {
 		step   *plan.Step
 		record *plan.Record
@@ -258,14 +322,16 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 	var (
 		errs     = &failures{failed: map[*plan.Step]bool{}}
 		inflight = map[plan.Key][]*plan.Step{} // all steps of that key: one executes, the others wait for it
-		endings  = make(chan ending, len(p.Steps))
+		endings  = make(chan ending, b.jobs())
 		own      = map[*plan.Step]error{} // why a step's own execution failed, where several share one
-		limit    = make(chan struct{}, b.jobs())
+		ready    stepHeap                 // to be executed
+		running  int
 		queue    = slices.Clone(p.Steps) // not yet resolved, dependencies first
 		unsaved  []*plan.Step
 		first    error // what ends the build
 		draining bool
 		digested bool
+		saved    time.Time // end of the latest session
 	)
 	fail := func(s *plan.Step, err error) {
 		if errors.Is(err, context.Canceled) && ctx.Err() != nil {
@@ -279,104 +345,116 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 		}
 	}
 	start := func(s *plan.Step) {
+		running++
 		go func() {
 			defer func() {
 				if r := recover(); r != nil {
 					endings <- ending{step: s, bug: fmt.Sprintf("%v\n%s", r, debug.Stack())}
 				}
 			}()
-			select {
-			case limit <- struct{}{}:
-				defer func() { <-limit }()
-			case <-ctx.Done():
-				endings <- ending{step: s, err: ctx.Err()}
-				return
-			}
 			r, err := b.execute(ctx, p, s)
 			endings <- ending{step: s, record: r, err: err}
 		}()
 	}
-	for {
-		if first == nil {
-			err := b.Records.session(ctx, func(db *session) error {
-				for _, s := range unsaved {
-					if err := db.save(s); err != nil {
-						return err
-					}
+	end := func(e ending) {
+		running--
+		if e.bug != "" {
+			panic(e.bug)
+		}
+		steps := inflight[e.step.Key]
+		if e.err != nil && ctx.Err() == nil {
+			// An image that cannot be had at one place may be had where another target says that it is.
+			own[e.step] = e.err
+			if i := slices.IndexFunc(steps, func(s *plan.Step) bool { return imports(s) && own[s] == nil }); i >= 0 {
+				heap.Push(&ready, steps[i])
+				return
+			}
+		}
+		delete(inflight, e.step.Key)
+		for _, s := range steps {
+			switch {
+			case e.err == nil:
+				s.Finish(e.record)
+				unsaved = append(unsaved, s)
+			case own[s] != nil:
+				fail(s, own[s])
+			default:
+				fail(s, e.err)
+			}
+		}
+	}
+	// resolve keeps what has ended, and finds out what is ready now.
+	resolve := func(db *session) error {
+		for _, s := range unsaved {
+			if err := db.save(s); err != nil {
+				return err
+			}
+		}
+		unsaved = nil
+		if draining {
+			return nil
+		}
+		if !digested {
+			digested = true
+			if err := b.digest(ctx, p); err != nil {
+				return err
+			}
+		}
+		var later []*plan.Step
+		for _, s := range queue {
+			if !s.Ready() {
+				later = append(later, s)
+				continue
+			}
+			err := p.Resolve(s, func(k plan.Key) (*plan.Record, error) { return b.find(db, k) })
+			switch {
+			case err != nil:
+				fail(s, err)
+			case s.State == plan.Hit:
+				if err := db.seen(s); err != nil {
+					return err
 				}
-				unsaved = nil
-				if draining {
-					return nil
+			default:
+				e, err := explain(db, s)
+				if err != nil {
+					return err
 				}
-				if !digested {
-					digested = true
-					if err := b.digest(ctx, p); err != nil {
-						return err
-					}
+				errs.why = append(errs.why, e)
+				inflight[s.Key] = append(inflight[s.Key], s)
+				if len(inflight[s.Key]) == 1 {
+					heap.Push(&ready, s)
 				}
-				var later []*plan.Step
-				for _, s := range queue {
-					if !s.Ready() {
-						later = append(later, s)
-						continue
-					}
-					err := p.Resolve(s, func(k plan.Key) (*plan.Record, error) { return b.find(db, k) })
-					switch {
-					case err != nil:
-						fail(s, err)
-					case s.State == plan.Hit:
-						if err := db.seen(s); err != nil {
-							return err
-						}
-					default:
-						e, err := explain(db, s)
-						if err != nil {
-							return err
-						}
-						errs.why = append(errs.why, e)
-						inflight[s.Key] = append(inflight[s.Key], s)
-						if len(inflight[s.Key]) == 1 {
-							start(s)
-						}
-					}
-				}
-				queue = later
-				return nil
-			})
-			if err != nil && !draining {
+			}
+		}
+		queue = later
+		return nil
+	}
+	for more := true; more; {
+		if first == nil && (running == 0 && len(ready) == 0 || len(unsaved) > 0 && time.Since(saved) >= sessionPause) {
+			if err := b.Records.session(ctx, resolve); err != nil && !draining {
 				first, draining = err, true
 				cancel()
 			}
+			saved = time.Now()
 		}
-		if len(inflight) == 0 {
-			break
+		if ctx.Err() != nil {
+			ready = nil
 		}
-		// One ending, and all others that are there already: a session with the database serves them together.
-		for more := true; more; more = len(endings) > 0 {
-			e := <-endings
-			if e.bug != "" {
-				panic(e.bug)
+		for len(ready) > 0 && running < b.jobs() {
+			start(heap.Pop(&ready).(*plan.Step))
+		}
+		if more = running > 0; more {
+			var pause <-chan time.Time
+			if len(unsaved) > 0 && first == nil {
+				pause = time.After(sessionPause - time.Since(saved))
 			}
-			steps := inflight[e.step.Key]
-			if e.err != nil && ctx.Err() == nil {
-				// An image that cannot be had at one place may be had where another target says that it is.
-				own[e.step] = e.err
-				if i := slices.IndexFunc(steps, func(s *plan.Step) bool { return imports(s) && own[s] == nil }); i >= 0 {
-					start(steps[i])
-					continue
-				}
+			select {
+			case e := <-endings:
+				end(e)
+			case <-pause:
 			}
-			delete(inflight, e.step.Key)
-			for _, s := range steps {
-				switch {
-				case e.err == nil:
-					s.Finish(e.record)
-					unsaved = append(unsaved, s)
-				case own[s] != nil:
-					fail(s, own[s])
-				default:
-					fail(s, e.err)
-				}
+			for len(endings) > 0 {
+				end(<-endings)
 			}
 		}
 	}
@@ -393,4 +471,18 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 		first = cmp.Or(first, err)
 	}
 	return errs, cmp.Or(outer.Err(), first)
+}
+
+// A stepHeap is a heap of steps, the first of the plan on top.
+type stepHeap []*plan.Step
+
+func (h stepHeap) Len() int           { return len(h) }
+func (h stepHeap) Less(i, j int) bool { return h[i].Order < h[j].Order }
+func (h stepHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *stepHeap) Push(s any)        { *h = append(*h, s.(*plan.Step)) }
+func (h *stepHeap) Pop() any {
+	old := *h
+	s := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return s
 }

@@ -27,15 +27,16 @@ import (
 // execute makes the output of s.
 func (b *Builder) execute(ctx context.Context, p *plan.Plan, s *plan.Step) (r *plan.Record, err error) {
 	n := s.Node
-	task := b.Display.Task(n.ID())
-	if n.Kind() != "Run" { // the engine shows its own steps
+	switch n.Kind() {
+	case "Run": // the engine shows its own steps
+	case "Native":
+		b.crowd.begin(b.Display, n)
+		defer func() { b.crowd.end(n, err) }()
+	default:
+		task := b.Display.Task(n.ID())
 		task.Start()
+		defer func() { task.Done(err) }()
 	}
-	defer func() {
-		if n.Kind() != "Run" {
-			task.Done(err)
-		}
-	}()
 	record := func(n *action.Node) *plan.Record { return p.Step(n).Record }
 	switch do := n.Do.(type) {
 	case *action.Layer:
@@ -43,17 +44,7 @@ func (b *Builder) execute(ctx context.Context, p *plan.Plan, s *plan.Step) (r *p
 	case *action.Run:
 		r, err = b.runStep(ctx, n, do, record)
 	case *action.Native:
-		f := b.Natives[do.Kind]
-		if f == nil {
-			return nil, fmt.Errorf("%s: %s: there is no native action %q", n.Pos, n.Label, do.Kind)
-		}
-		var inputs [][]image.Layer
-		for _, in := range do.Inputs {
-			inputs = append(inputs, record(in).Layers)
-		}
-		var layers []image.Layer
-		layers, err = f(ctx, do, b.Tree, inputs, b.Store)
-		r = &plan.Record{Layers: layers}
+		r, err = b.native(ctx, s, do)
 	case *action.Image:
 		r, err = b.image(ctx, do, record)
 	}
@@ -101,6 +92,13 @@ func (b *Builder) pack(ctx context.Context, do *action.Layer, record func(*actio
 			if f.Mode == workspace.Symlink {
 				le = layer.Entry{Path: e.Dest, Owner: do.Owner, Kind: layer.Symlink, Target: f.Target}
 			}
+			entries = append(entries, le)
+		case e.From != nil && e.From.Kind() == "Native":
+			f := record(e.From).File(e.Path)
+			le := layer.Entry{Path: e.Dest, Owner: do.Owner, Size: f.Size, Open: func() (io.ReadCloser, error) {
+				data, err := b.bytes(ctx, e.From, f)
+				return io.NopCloser(bytes.NewReader(data)), err
+			}}
 			entries = append(entries, le)
 		case e.From != nil:
 			c := opened[e.From]

@@ -96,7 +96,7 @@ func Summary(why []Explanation) string {
 		for _, c := range e.Changes {
 			switch {
 			case c.Derived():
-			case strings.HasPrefix(c.Name, "file "):
+			case strings.HasPrefix(c.Name, "file "), strings.HasPrefix(c.Name, "source "):
 				files++
 			default:
 				own = true
@@ -129,6 +129,16 @@ func Summary(why []Explanation) string {
 // file where n still knows it.
 func Describe(n *action.Node, c plan.Change) string {
 	kind, what, _ := strings.Cut(c.Name, " ")
+	if kind == "source" {
+		verb := " changed"
+		switch {
+		case c.Old == nil:
+			verb = " was added"
+		case c.New == nil:
+			verb = " was removed"
+		}
+		return "file " + what + verb
+	}
 	if kind == "file" {
 		name := sourceName(n, what)
 		switch {

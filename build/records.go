@@ -1,7 +1,6 @@
 package build
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -192,24 +191,30 @@ func (r *Records) Blobs(ctx context.Context, f func(digest.Digest)) error {
 	})
 }
 
-func deflate(b []byte) []byte {
-	e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
-	if err != nil {
-		panic(err) // the options are constant
-	}
-	defer e.Close()
-	return e.EncodeAll(b, nil)
-}
+// One of each serves all: there may be thousands of manifests, each small.
+var (
+	deflater = sync.OnceValue(func() *zstd.Encoder {
+		e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+		if err != nil {
+			panic(err) // the options are constant
+		}
+		return e
+	})
+	inflater = sync.OnceValue(func() *zstd.Decoder {
+		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1))
+		if err != nil {
+			panic(err)
+		}
+		return d
+	})
+)
+
+func deflate(b []byte) []byte { return deflater().EncodeAll(b, nil) }
 
 func inflate(b []byte) (*plan.Manifest, error) {
-	d, err := zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderConcurrency(1))
+	raw, err := inflater().DecodeAll(b, nil)
 	if err != nil {
 		return nil, err
 	}
-	defer d.Close()
-	var raw bytes.Buffer
-	if _, err := raw.ReadFrom(d); err != nil {
-		return nil, err
-	}
-	return plan.DecodeManifest(raw.Bytes())
+	return plan.DecodeManifest(raw)
 }

@@ -43,6 +43,13 @@ type Target struct {
 	Srcs    []string       // workspace files that its attributes name, sorted
 	Actions []*action.Node // what its rule declared, in that order
 	Outputs []*action.Node // those nodes, of whatever target, that make up its default output
+	Files   []File         // made by actions, that the target stands for
+}
+
+// A File is one file, or folder, that an action makes.
+type File struct {
+	From *action.Node
+	Path string // in what From makes
 }
 
 // Manual tells whether the target is built only when it is named or needed.

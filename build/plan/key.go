@@ -7,6 +7,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/mwbuild/mwbuild/build/image"
@@ -30,29 +31,45 @@ type Files interface {
 	Digest(path string) (workspace.Digest, error)
 }
 
-// A Record is what an action made: layers (Layer, Run, Native: at least one) or an image.
+// A Record is what an action made: layers (Layer and Run: at least one), an image, or the files of a Native by name and
+// digest.
 type Record struct {
 	Layers []image.Layer `json:",omitempty"`
 	Image  *image.Image  `json:",omitempty"`
+	Files  []action.File `json:",omitempty"`
 }
 
-// Descriptors returns what the record's action made, for display: its layers, or the image's manifest.
+// Descriptors returns what the record's action made, for display: its layers or files, or the image's manifest.
 func (r *Record) Descriptors() []ocispecs.Descriptor {
 	if r.Image != nil {
 		return []ocispecs.Descriptor{r.Image.Manifest}
 	}
-	ds := make([]ocispecs.Descriptor, len(r.Layers))
-	for i, l := range r.Layers {
-		ds[i] = l.Descriptor
+	ds := make([]ocispecs.Descriptor, 0, len(r.Layers)+len(r.Files))
+	for _, l := range r.Layers {
+		ds = append(ds, l.Descriptor)
+	}
+	for _, f := range r.Files {
+		ds = append(ds, ocispecs.Descriptor{MediaType: "application/octet-stream", Digest: digest.NewDigestFromEncoded(digest.SHA256, f.SHA256), Size: f.Size})
 	}
 	return ds
+}
+
+// File returns the file of a Native at path, or nil.
+func (r *Record) File(path string) *action.File {
+	for i := range r.Files {
+		if r.Files[i].Path == path {
+			return &r.Files[i]
+		}
+	}
+	return nil
 }
 
 // inputs says how a manifest names what an action reads.
 type inputs struct {
 	file   func(path string) (string, error)   // mode and identity of a file of the workspace
-	layers func(*action.Node) []string         // the files that a Layer, Run or Native made
-	blobs  func(*action.Node) []string         // the same as blobs of an image
+	layers func(*action.Node) []string         // the files that a Layer or Run made, as layers
+	files  func(*action.Node, string) []string // those of a Native: one, or none, or all if the path is ""
+	blobs  func(*action.Node) []string         // what a Layer or Run made, as blobs of an image
 	image  func(*action.Node) string           // an image as a whole
 	root   func(*action.Node) ([]Field, error) // an image as the root of a process
 }
@@ -68,6 +85,19 @@ func byOutput(files Files, record func(*action.Node) *Record) inputs {
 			var ids []string
 			for _, l := range record(n).Layers {
 				ids = append(ids, l.DiffID.String())
+			}
+			return ids
+		},
+		files: func(n *action.Node, p string) []string {
+			if p != "" {
+				if f := record(n).File(p); f != nil {
+					return []string{f.SHA256}
+				}
+				return nil
+			}
+			var ids []string
+			for _, f := range record(n).Files {
+				ids = append(ids, f.SHA256+" "+f.Path)
 			}
 			return ids
 		},
@@ -119,6 +149,12 @@ func describe(n *action.Node, in inputs) (*Manifest, error) {
 					return nil, fail(err)
 				}
 				m.Add("file "+e.Dest, v)
+			case e.From != nil && e.From.Kind() == "Native":
+				made := in.files(e.From, e.Path)
+				if len(made) != 1 {
+					return nil, fail(fmt.Errorf("%s made no file %s", e.From.ID(), e.Path))
+				}
+				m.Add("made "+e.Dest, made[0])
 			case e.From != nil:
 				m.list("from "+e.Dest, in.layers(e.From))
 				m.Add("path "+e.Dest, e.Path)
@@ -155,14 +191,30 @@ func describe(n *action.Node, in inputs) (*Manifest, error) {
 		m.Add("native", do.Kind)
 		m.dict("param", do.Params)
 		for _, f := range do.Files {
-			v, err := in.file(f)
+			v, err := in.file(f.Path)
 			if err != nil {
 				return nil, fail(err)
 			}
-			m.Add("file "+f, v)
+			mode, id, _ := strings.Cut(v, " ")
+			if mode == gitModes[workspace.Symlink] {
+				return nil, fail(fmt.Errorf("%s is a symlink, which cannot be read here: put the file in its place", f.Path))
+			}
+			m.Add("source "+f.Path, f.Role+" "+id)
 		}
-		for i, n := range do.Inputs {
-			m.list(fmt.Sprintf("input[%d]", i), in.layers(n))
+		// By role and not by number: an input that comes or goes renames no other. Their order counts all the same, and
+		// one that is absent has no field.
+		roles := map[string]int{}
+		for _, n := range do.Inputs {
+			name := "input " + n.Role
+			if roles[name]++; roles[name] > 1 {
+				name += fmt.Sprintf(" (%d)", roles[name])
+			}
+			made := in.files(n.From, n.Path)
+			if n.Path == "" {
+				m.list(name, made)
+			} else if len(made) == 1 {
+				m.Add(name, made[0])
+			}
 		}
 	case *action.Image:
 		if do.Import != nil {

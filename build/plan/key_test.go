@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -76,8 +77,9 @@ func (w world) key(t testing.TB) Key {
 func text(s string) *string { return &s }
 
 var (
-	dep  = &action.Node{Label: "//d:d", Name: "run", Do: &action.Run{}}
-	base = &action.Node{Label: "//b:b", Name: "image", Do: &action.Image{}}
+	dep      = &action.Node{Label: "//d:d", Name: "run", Do: &action.Run{}}
+	base     = &action.Node{Label: "//b:b", Name: "image", Do: &action.Image{}}
+	madeNode = &action.Node{Label: "//n:n", Name: "native", Do: &action.Native{}}
 )
 
 func baseConfig() ocispecs.Image {
@@ -135,11 +137,22 @@ func importWorld(t testing.TB) world {
 func nativeWorld(t testing.TB) world {
 	return world{
 		node: &action.Node{Label: "//a:a", Name: "native", Do: &action.Native{
-			Kind: "fragment", Params: map[string]string{"language": "de"}, Files: []string{"a/a.php"}, Inputs: []*action.Node{dep},
+			Kind: "output 1", Params: map[string]string{"language": "de"}, Files: []action.Source{{Role: "core", Path: "a/a.php"}, {Role: "names", Path: "a/b.php"}},
+			Inputs: []action.Input{{Role: "Cite de", From: dep, Path: "de"}, {Role: "Cite nds", From: dep, Path: "nds"}, {Role: "all", From: base}, {Role: "all", From: base, Path: "x"}},
 		}},
-		files:   fakeFiles{"a/a.php": {text: "<?php"}},
-		records: map[*action.Node]*Record{dep: layerRecord("dep")},
+		files: fakeFiles{"a/a.php": {text: "<?php"}, "a/b.php": {text: "<?php 2"}},
+		records: map[*action.Node]*Record{
+			dep:  {Files: []action.File{{Path: "de", SHA256: "01"}, {Path: "fr", SHA256: "02"}}},
+			base: {Files: []action.File{{Path: "x", SHA256: "03"}, {Path: "y", SHA256: "04"}}},
+		},
 	}
+}
+
+func madeWorld(t testing.TB) world {
+	w := nativeWorld(t)
+	w.node = &action.Node{Label: "//a:a", Name: "layer", Do: &action.Layer{Entries: []action.Entry{{Dest: "x/de.cdb", From: madeNode, Path: "de"}}}}
+	w.records = map[*action.Node]*Record{dep: w.records[dep], madeNode: w.records[dep]}
+	return w
 }
 
 // Every part of an action's description and of what it reads is in its key; what cannot change its output is not.
@@ -205,12 +218,32 @@ func TestKeyFields(t *testing.T) {
 			"root's labels":  withConfig(func(c *ocispecs.Image) { c.Config.Labels["l"] = "2" }),
 		}},
 		{"Native", nativeWorld, cases{
-			"kind":      func(w world) { nativeOf(w).Kind = "output" },
-			"parameter": func(w world) { nativeOf(w).Params["language"] = "fr" },
-			"file":      func(w world) { w.files["a/a.php"] = fakeFile{text: "x"} },
-			"input":     func(w world) { w.records[dep] = layerRecord("dep2") },
+			"kind":           func(w world) { nativeOf(w).Kind = "output" },
+			"parameter":      func(w world) { nativeOf(w).Params["language"] = "fr" },
+			"file":           func(w world) { w.files["a/a.php"] = fakeFile{text: "x"} },
+			"role of a file": func(w world) { nativeOf(w).Files[0].Role = "alias" },
+			"order of files": func(w world) { slices.Reverse(nativeOf(w).Files) },
+			"input":          func(w world) { w.records[dep].Files[0].SHA256 = "ff" },
+			"input absent":   func(w world) { w.records[dep].Files[0].Path = "it" },
+			"input appears":  func(w world) { w.records[dep].Files[1].Path = "nds" },
+			"order of inputs": func(w world) {
+				in := nativeOf(w).Inputs
+				in[0], in[2] = in[2], in[0]
+			},
+			"role of an input":  func(w world) { nativeOf(w).Inputs[0].Role = "Cite fr" },
+			"one of all inputs": func(w world) { w.records[base].Files[1].SHA256 = "ff" },
+			"name of an input":  func(w world) { w.records[base].Files[1].Path = "z" },
 		}, cases{
-			"label and name": func(w world) { w.node.Label, w.node.Name = "//z:z", "other" },
+			"label and name":                func(w world) { w.node.Label, w.node.Name = "//z:z", "other" },
+			"another language of the input": func(w world) { w.records[dep].Files[1].SHA256 = "ff" },
+			"mode of a file":                func(w world) { w.files["a/a.php"] = fakeFile{workspace.Executable, "<?php"} },
+			"size of an input":              func(w world) { w.records[dep].Files[0].Size = 9 },
+		}},
+		{"Layer of made files", madeWorld, cases{
+			"what was made": func(w world) { w.records[dep].Files[0].SHA256 = "ff" },
+			"its place":     func(w world) { layerOf(w).Entries[0].Dest = "x/en.cdb" },
+		}, cases{
+			"another file that was made": func(w world) { w.records[dep].Files[1].SHA256 = "ff" },
 		}},
 		{"Image", imageWorld, cases{
 			"base":           func(w world) { w.records[base] = imageRecord(t, baseConfig(), "base2") },
@@ -265,11 +298,11 @@ func TestKeyFields(t *testing.T) {
 func TestKeyCoversActions(t *testing.T) {
 	known := map[string]string{
 		"Layer": "Entries Owner", "Entry": "Dest File From Path Text Exec Dir User", "Run": "Root Mounts Args Env Dir Outs Network Owner",
-		"Mount": "From Dest", "Native": "Kind Params Files Inputs", "Image": "Import Base Layers Config Platform",
+		"Mount": "From Dest", "Native": "Kind Params Files Inputs", "Source": "Role Path", "Input": "Role From Path", "Image": "Import Base Layers Config Platform",
 		"Import": "Digest Registry Layout Tar Platform",
 		"Config": "User Env Entrypoint Cmd WorkingDir Labels ExposedPorts Volumes StopSignal",
 	}
-	for _, v := range []any{action.Layer{}, action.Entry{}, action.Run{}, action.Mount{}, action.Native{}, action.Image{}, action.Import{}, action.Config{}} {
+	for _, v := range []any{action.Layer{}, action.Entry{}, action.Run{}, action.Mount{}, action.Native{}, action.Source{}, action.Input{}, action.Image{}, action.Import{}, action.Config{}} {
 		typ := reflect.TypeOf(v)
 		var fields []string
 		for i := range typ.NumField() {

@@ -118,7 +118,7 @@ func (c Change) Derived() bool {
 	kind, _, _ := strings.Cut(c.Name, " ")
 	kind, _, _ = strings.Cut(kind, "[")
 	switch kind {
-	case "from", "mount", "layer", "base", "input", "image":
+	case "from", "made", "mount", "layer", "base", "input", "image":
 		return true
 	}
 	return false

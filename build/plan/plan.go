@@ -35,6 +35,7 @@ type Step struct {
 	Record   *Record   // what it made, when Hit or Done
 	Deps     []*Step
 	Users    []*Step // steps that read its output
+	Order    int     // its index in Plan.Steps
 }
 
 // A Plan is the steps that some outputs need, each after those that it reads.
@@ -64,6 +65,7 @@ func (p *Plan) add(n *action.Node) *Step {
 		s.Deps = append(s.Deps, dep)
 		dep.Users = append(dep.Users, s)
 	}
+	s.Order = len(p.Steps)
 	p.Steps = append(p.Steps, s)
 	return s
 }
@@ -112,7 +114,9 @@ func (p *Plan) SourceFiles() []string {
 				}
 			}
 		case *action.Native:
-			files = append(files, do.Files...)
+			for _, f := range do.Files {
+				files = append(files, f.Path)
+			}
 		}
 	}
 	slices.Sort(files)

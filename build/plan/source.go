@@ -79,7 +79,8 @@ func (s sourceKeys) key(n *action.Node) (Key, error) {
 	list := func(n *action.Node) []string { return []string{one(n)} }
 	m, err := describe(n, inputs{
 		file: s.file, layers: list, blobs: list, image: one,
-		root: func(n *action.Node) ([]Field, error) { return []Field{{"image", one(n)}}, nil },
+		files: func(n *action.Node, path string) []string { return []string{one(n) + " " + path} },
+		root:  func(n *action.Node) ([]Field, error) { return []Field{{"image", one(n)}}, nil },
 	})
 	if err != nil {
 		return Key{}, err

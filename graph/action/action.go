@@ -1,8 +1,9 @@
 // Package action is the closed vocabulary of what a build can do, as pure data.
 //
 // There are four kinds. A [Layer] packs files into one image layer. A [Run] executes a program in an image and keeps
-// what it wrote to /out as a layer. A [Native] is computed by mwbuild itself from named inputs. An [Image] is a
-// configuration over a base and layers, or an image that was made elsewhere and is named by digest.
+// what it wrote to /out as a layer. A [Native] computes files in this process, from files and from what other Natives
+// made. An [Image] is a configuration over a base and layers, or an image that was made elsewhere and is named by
+// digest.
 //
 // A rule's implementation makes nodes; package plan turns each into a key, package lower into LLB. A node says nothing
 // about how, where or whether it will be executed, and holds no digest of a file: those belong to the plan.
@@ -56,7 +57,7 @@ type Entry struct {
 	Dest string // slash-separated, relative to the image's root, clean
 	File string // a file or symlink of the workspace, by its workspace-relative path
 	From *Node  // a Layer, Run or Native whose output holds Path
-	Path string // with From: file or directory in that output ("" is all of it)
+	Path string // with From: file or directory in that output ("" is all of it); of a Native, one file
 	Text *string
 	Exec bool   // with Text: mode 0755 and not 0644
 	Dir  bool   // an empty directory
@@ -76,18 +77,42 @@ type Run struct {
 	Owner   Owner // of what it wrote
 }
 
-// A Mount shows the output of From (a Layer, Run or Native) at Dest, an absolute path.
+// A Mount shows the output of From (a Layer or Run) at Dest, an absolute path.
 type Mount struct {
 	From *Node
 	Dest string
 }
 
-// A Native is computed by mwbuild itself: Kind selects the function, whose version is part of the key.
+// A Native computes files in this process. What it makes depends on what is said here alone. Only names and digests of
+// these files are kept: their bytes are computed again when a layer needs them that was not packed at once.
 type Native struct {
-	Kind   string
+	Kind   string // the function, and its version after the last space: "l10n fragment 1"
 	Params map[string]string
-	Files  []string // files of the workspace
-	Inputs []*Node
+	Files  []Source
+	Inputs []Input
+}
+
+// A Source is a file of the workspace, no symlink, in a role that the Native knows. Its bytes count, its mode does not.
+type Source struct{ Role, Path string }
+
+// An Input is what another Native made: its file at Path, which need not exist, or all of its files if Path is "".
+type Input struct {
+	Role string
+	From *Node
+	Path string
+}
+
+// A File is one file that a Native made.
+type File struct {
+	Path   string // "de.cdb"; of one action, each is different
+	SHA256 string // of its bytes, hexadecimal
+	Size   int64
+}
+
+// Made is a File with its bytes, where its maker has them at hand. Of what only other Natives read there may be none.
+type Made struct {
+	File
+	Data []byte
 }
 
 // An Image is Layers over Base with Config, or, where Import is set, an image made elsewhere.
@@ -142,7 +167,7 @@ func (r *Run) visit(f func(*Node)) {
 
 func (n *Native) visit(f func(*Node)) {
 	for _, in := range n.Inputs {
-		f(in)
+		f(in.From)
 	}
 }
 

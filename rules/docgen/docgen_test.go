@@ -127,7 +127,7 @@ func TestParametersAreDocumented(t *testing.T) {
 	for source, name := range map[string]string{
 		"readJSON": "read_json", "declarePackage": "package", "packageName": "package_name", "makeRule": "rule",
 		"makeProvider": "provider", "makeDepset": "depset", "layer": "ctx.actions.layer", "run": "ctx.actions.run",
-		"image": "ctx.actions.image", "importImage": "ctx.actions.import_image",
+		"image": "ctx.actions.image", "importImage": "ctx.actions.import_image", "native": "ctx.actions.native", "made": "ctx.actions.made", "call": "ctx.call",
 	} {
 		got[name] = got[source]
 		delete(got, source)

@@ -22,6 +22,7 @@ func (c *ruleContext) actions() *instance {
 	members := starlark.StringDict{}
 	for name, f := range map[string]func(*starlark.Builtin, starlark.Tuple, []starlark.Tuple) (starlark.Value, error){
 		"layer": c.layer, "run": c.run, "image": c.image, "import_image": c.importImage,
+		"native": c.native, "made": c.made,
 	} {
 		members[name] = starlark.NewBuiltin(name, func(_ *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
 			return f(b, args, kwargs)
@@ -394,7 +395,7 @@ func (c *ruleContext) image(b *starlark.Builtin, args starlark.Tuple, kwargs []s
 	}
 	for _, v := range items {
 		n, ok := v.(*nodeValue)
-		if !ok || n.node.Kind() == "Image" {
+		if !ok || n.node.Kind() == "Image" || n.node.Kind() == "Native" {
 			return nil, fmt.Errorf("layers holds a %s, want layers", v.Type())
 		}
 		if !slices.Contains(im.Layers, n.node) {

@@ -334,6 +334,11 @@ func setOutputs(g *graph.Target, v *targetValue) error {
 	if err != nil {
 		return fail(err)
 	}
+	for _, f := range files {
+		if f := f.(*fileValue); f.node != nil {
+			g.Files = append(g.Files, graph.File{From: f.node, Path: f.sub})
+		}
+	}
 	add := func(n *action.Node) {
 		if n != nil && !slices.Contains(g.Outputs, n) {
 			g.Outputs = append(g.Outputs, n)
@@ -372,7 +377,7 @@ func (c *ruleContext) Freeze()               {}
 func (c *ruleContext) Truth() starlark.Bool  { return true }
 func (c *ruleContext) Hash() (uint32, error) { return 0, fmt.Errorf("unhashable: ctx") }
 func (c *ruleContext) AttrNames() []string {
-	return []string{"actions", "attr", "file", "files", "label"}
+	return []string{"actions", "attr", "call", "file", "files", "label"}
 }
 func (c *ruleContext) Attr(name string) (starlark.Value, error) {
 	switch name {
@@ -384,6 +389,8 @@ func (c *ruleContext) Attr(name string) (starlark.Value, error) {
 		return c.file, nil
 	case "actions":
 		return c.actions(), nil
+	case "call":
+		return starlark.NewBuiltin("call", c.call), nil
 	case "label":
 		return &instance{fields: starlark.StringDict{
 			"package": starlark.String(c.target.label.Pkg), "name": starlark.String(c.target.label.Name),

@@ -35,6 +35,8 @@ type Options struct {
 	Prelude fs.FS  // *.star files whose public globals every BUILD and .bzl file has
 	Version string // of mwbuild, for minimum_version() in WORKSPACE; "" passes every check
 	Jobs    int    // how many files are evaluated at once; 0 means 4
+	// Functions are what ctx.call finds, by name.
+	Functions map[string]Function
 }
 
 // maxSteps bounds the evaluation of one file, and of one implementation. The real tree's largest BUILD file needs a few
