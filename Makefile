@@ -2,12 +2,13 @@
 # make example  what the README shows: an image of a small wiki, then a real one
 # make unit     the tests that need nothing but Go
 # make live     the tests that need root, an engine, registries and a real MediaWiki tree
+# make l10n     compiled localisation of all languages against MediaWiki's own compiler, 1.43 and 1.39 (some ten minutes)
 # make test     all that a change must pass, those two among it
 # make setup    what the tests need: packages of Debian, and the pinned tools in .bin
 # make clean    remove .bin
 
 export GOFLAGS ?= -buildvcs=false
-.PHONY: build example unit live test setup clean
+.PHONY: build example unit live l10n test setup clean
 
 build:
 	go build -o .bin/mwbuild ./cmd/mwbuild
@@ -20,6 +21,9 @@ unit:
 
 live: setup
 	MWBUILD_BUILDKIT_BIN=$(CURDIR)/.bin go test -tags live -count=1 -timeout 15m ./build/buildkit ./internal/livetest ./rules/gen ./starlark/buildfile
+
+l10n: setup
+	MWBUILD_L10N=all go test -tags live -count=1 -timeout 60m -run 'TestLocalisation$$' -v ./internal/livetest
 
 test:
 	.ci/run

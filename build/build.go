@@ -78,9 +78,16 @@ type TargetResult struct {
 	Outputs []*plan.Record // of Target.Outputs, where Status is Built or Cached
 }
 
-// Counts returns how many actions the plan has, how many were executed, and how many were there already. Actions of
-// the same key count as one.
-func (r *Result) Counts() (total, executed, cached int) {
+// A Count is of the actions of a plan, those of the same key taken as one.
+type Count struct {
+	Total    int `json:"total"`
+	Executed int `json:"executed"`
+	Cached   int `json:"cached"` // were there already
+}
+
+// Counts returns how many actions the plan has, in all and by the title of their kind.
+func (r *Result) Counts() (all Count, kinds map[string]Count) {
+	kinds = map[string]Count{}
 	seen := map[plan.Key]bool{}
 	for _, s := range r.Plan.Steps {
 		if s.Manifest != nil {
@@ -89,15 +96,20 @@ func (r *Result) Counts() (total, executed, cached int) {
 			}
 			seen[s.Key] = true
 		}
-		total++
-		switch s.State {
-		case plan.Hit:
-			cached++
-		case plan.Done:
-			executed++
+		title := s.Node.Title()
+		kind := kinds[title]
+		for _, c := range []*Count{&all, &kind} {
+			c.Total++
+			switch s.State {
+			case plan.Hit:
+				c.Cached++
+			case plan.Done:
+				c.Executed++
+			}
 		}
+		kinds[title] = kind
 	}
-	return total, executed, cached
+	return all, kinds
 }
 
 // Build makes the outputs of targets. A failed action is in the result; the error is for what ends a build as a whole,
@@ -142,11 +154,12 @@ func (b *Builder) BuildFiles(ctx context.Context, t *graph.Target, to Receiver) 
 				return ctx.Err()
 			}
 			task.Start()
-			data, err := b.bytes(ctx, f.From, made)
+			m, err := b.remake(ctx, f.From, made)
 			if err != nil {
 				return err
 			}
-			return to.Put(*made, data)
+			defer free(m)
+			return to.Put(*made, m.Data)
 		})
 	}
 	err = eg.Wait()
@@ -300,9 +313,12 @@ func imports(s *plan.Step) bool {
 	return ok && im.Import != nil
 }
 
-// sessionPause is how long what has ended may wait for the next session with the database, while there is other work: an
-// opening costs some milliseconds.
-const sessionPause = 100 * time.Millisecond
+// An opening of the database costs some ten milliseconds, so what has ended waits for the next one while there is other
+// work: a while if that leaves a worker idle, longer if it does not.
+const (
+	sessionPause     = 100 * time.Millisecond
+	busySessionPause = 300 * time.Millisecond
+)
 
 // run executes what must be executed. It is the only goroutine that changes steps.
 //
@@ -429,8 +445,14 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 		queue = later
 		return nil
 	}
+	pause := func() time.Duration {
+		if len(ready) > 0 {
+			return busySessionPause
+		}
+		return sessionPause
+	}
 	for more := true; more; {
-		if first == nil && (running == 0 && len(ready) == 0 || len(unsaved) > 0 && time.Since(saved) >= sessionPause) {
+		if first == nil && (running == 0 && len(ready) == 0 || len(unsaved) > 0 && time.Since(saved) >= pause()) {
 			if err := b.Records.session(ctx, resolve); err != nil && !draining {
 				first, draining = err, true
 				cancel()
@@ -444,14 +466,14 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 			start(heap.Pop(&ready).(*plan.Step))
 		}
 		if more = running > 0; more {
-			var pause <-chan time.Time
+			var wait <-chan time.Time
 			if len(unsaved) > 0 && first == nil {
-				pause = time.After(sessionPause - time.Since(saved))
+				wait = time.After(pause() - time.Since(saved))
 			}
 			select {
 			case e := <-endings:
 				end(e)
-			case <-pause:
+			case <-wait:
 			}
 			for len(endings) > 0 {
 				end(<-endings)

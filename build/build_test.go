@@ -109,8 +109,8 @@ func tally(res *Result) string {
 	for _, t := range res.Targets {
 		out = append(out, fmt.Sprintf("%s %s", t.Target.Label, t.Status))
 	}
-	_, executed, cached := res.Counts()
-	return fmt.Sprintf("%s; %d executed, %d cached", strings.Join(out, ", "), executed, cached)
+	all, _ := res.Counts()
+	return fmt.Sprintf("%s; %d executed, %d cached", strings.Join(out, ", "), all.Executed, all.Cached)
 }
 
 func TestNativeAndCutOff(t *testing.T) {

@@ -96,8 +96,8 @@ func (b *Builder) pack(ctx context.Context, do *action.Layer, record func(*actio
 		case e.From != nil && e.From.Kind() == "Native":
 			f := record(e.From).File(e.Path)
 			le := layer.Entry{Path: e.Dest, Owner: do.Owner, Size: f.Size, Open: func() (io.ReadCloser, error) {
-				data, err := b.bytes(ctx, e.From, f)
-				return io.NopCloser(bytes.NewReader(data)), err
+				m, err := b.remake(ctx, e.From, f)
+				return madeReader{bytes.NewReader(m.Data), m}, err
 			}}
 			entries = append(entries, le)
 		case e.From != nil:

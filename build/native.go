@@ -1,11 +1,11 @@
 package build
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,7 +19,7 @@ import (
 // parameters, the bytes of its files, and what the actions behind its inputs make. It is asked again for files whose
 // bytes are needed and were not kept. Several goroutines call it.
 //
-// SHA256 and Size of what has Data are filled in by the caller. The caller may change Data afterwards.
+// SHA256 and Size of what has Data are filled in by the caller.
 type Native func(ctx context.Context, do *action.Native) ([]action.Made, error)
 
 // A Receiver takes the files that a target stands for, from several goroutines.
@@ -45,8 +45,8 @@ func (b *Builder) native(ctx context.Context, s *plan.Step, do *action.Native) (
 				return nil, err
 			}
 		}
-		if len(s.Users) > 0 {
-			b.spool.put(m)
+		if len(s.Users) == 0 || !b.spool.put(m) {
+			free(m)
 		}
 	}
 	return r, nil
@@ -77,24 +77,43 @@ func (b *Builder) make(ctx context.Context, n *action.Node, do *action.Native) (
 	return made, nil
 }
 
-// bytes returns what f, a file of n, holds: as it was kept, or made again.
-func (b *Builder) bytes(ctx context.Context, n *action.Node, f *action.File) ([]byte, error) {
-	if data := b.spool.take(f.SHA256); data != nil {
-		return data, nil
+func free(m action.Made) {
+	if m.Free != nil {
+		m.Free()
+	}
+}
+
+// remake returns f, a file of n, with its bytes: as they were kept, or made again. The caller frees it.
+func (b *Builder) remake(ctx context.Context, n *action.Node, f *action.File) (action.Made, error) {
+	if m, ok := b.spool.take(f.SHA256); ok {
+		return m, nil
 	}
 	made, err := b.make(ctx, n, n.Do.(*action.Native))
 	if err != nil {
-		return nil, err
+		return action.Made{}, err
 	}
 	for _, m := range made {
-		if m.Path == f.Path && m.Data != nil {
-			if m.SHA256 != f.SHA256 {
-				return nil, fmt.Errorf("%s made other bytes of %s than before: a file that it reads changed meanwhile; build again", n.ID(), f.Path)
-			}
-			return m.Data, nil
+		switch {
+		case m.Path != f.Path || m.Data == nil:
+			free(m)
+		case m.SHA256 != f.SHA256:
+			return m, fmt.Errorf("%s made other bytes of %s than before: a file that it reads changed meanwhile; build again", n.ID(), f.Path)
+		default:
+			return m, nil
 		}
 	}
-	return nil, fmt.Errorf("%s does not give the bytes of %s", n.ID(), f.Path)
+	return action.Made{}, fmt.Errorf("%s does not give the bytes of %s", n.ID(), f.Path)
+}
+
+// madeReader reads the bytes of m, and frees it in the end.
+type madeReader struct {
+	*bytes.Reader
+	m action.Made
+}
+
+func (r madeReader) Close() error {
+	free(r.m)
+	return nil
 }
 
 // spoolSize bounds the memory for bytes on their way from one action to the next. What does not fit is made again.
@@ -103,31 +122,34 @@ const spoolSize = 96 << 20
 // A spool keeps what Natives made until it is packed. The zero spool is empty.
 type spool struct {
 	mu   sync.Mutex
-	data map[string][]byte // by SHA-256
+	made map[string]action.Made // by SHA-256
 	size int
 }
 
-func (s *spool) put(m action.Made) {
+// put tells whether m is kept now.
+func (s *spool) put(m action.Made) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.data == nil {
-		s.data = map[string][]byte{}
+	if _, ok := s.made[m.SHA256]; ok || s.size+cap(m.Data) > spoolSize {
+		return false
 	}
-	if s.data[m.SHA256] == nil && s.size+len(m.Data) <= spoolSize {
-		s.data[m.SHA256] = m.Data
-		s.size += len(m.Data)
+	if s.made == nil {
+		s.made = map[string]action.Made{}
 	}
+	s.made[m.SHA256] = m
+	s.size += cap(m.Data)
+	return true
 }
 
-func (s *spool) take(sum string) []byte {
+func (s *spool) take(sum string) (action.Made, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	data := s.data[sum]
-	if data != nil {
-		delete(s.data, sum)
-		s.size -= len(data)
+	m, ok := s.made[sum]
+	if ok {
+		delete(s.made, sum)
+		s.size -= cap(m.Data)
 	}
-	return data
+	return m, ok
 }
 
 // A crowd shows native actions, of which there may be thousands, as one task for each kind. The zero crowd is empty.
@@ -151,11 +173,7 @@ func (c *crowd) begin(d *progress.Display, n *action.Node) {
 		c.kinds = map[string]*throng{}
 	}
 	if c.kinds[kind] == nil {
-		name, _, _ := strings.Cut(kind, " ")
-		if i := strings.LastIndexByte(kind, ' '); i > 0 {
-			name = kind[:i]
-		}
-		t := &throng{task: d.Task(name), told: time.Now()}
+		t := &throng{task: d.Task(n.Title()), told: time.Now()}
 		t.task.Start()
 		c.kinds[kind] = t
 	}

@@ -87,7 +87,7 @@ What starts with //, :, -// or ... is a target and means build:
 	f.StringVar(&a.builder, "builder", os.Getenv("BUILDKIT_HOST"), "BuildKit `address` that runs steps: unix://, tcp://, docker-container://, kube-pod:// or ssh:// (default $BUILDKIT_HOST, else an engine of its own)")
 	f.StringVar(&a.progress, "progress", "auto", "how progress is shown: auto, plain, tty, rawjson or quiet")
 	f.BoolVar(&a.debug, "debug", false, "log what mwbuild does to the standard error")
-	root.AddCommand(a.buildCommand(), a.explainCommand(), a.llbCommand(), a.infoCommand(), a.cleanCommand(), a.genCommand(), a.fmtCommand(), a.lintCommand(), a.versionCommand(), a.engineCommand())
+	root.AddCommand(a.buildCommand(), a.explainCommand(), a.llbCommand(), a.infoCommand(), a.cleanCommand(), a.genCommand(), a.fmtCommand(), a.lintCommand(), a.l10nCommand(), a.versionCommand(), a.engineCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	return root

@@ -101,9 +101,8 @@ func parseExport(s string) (export, error) {
 type report struct {
 	Targets []reportTarget `json:"targets"`
 	Actions struct {
-		Total    int `json:"total"`
-		Executed int `json:"executed"`
-		Cached   int `json:"cached"`
+		build.Count
+		Kinds map[string]build.Count `json:"kinds"`
 	} `json:"actions"`
 	Engine struct {
 		Used bool `json:"used"`
@@ -153,17 +152,21 @@ func (a *app) build(ctx context.Context, args []string, opt buildOptions) (err e
 		return err
 	}
 	defer func() { err = errors.Join(err, closeBuilder()) }()
-	res, err := b.Build(ctx, loaded.Targets)
-	if err == nil && len(res.Errors) == 0 {
-		err = a.deliver(ctx, b, res, opt)
+	work := func() (res *build.Result, err error) {
+		if len(opt.exports) == 1 && len(opt.push) == 0 && opt.exports[0].kind == "dir" && build.HasFiles(loaded.Targets[0]) {
+			return a.buildFiles(ctx, b, loaded.Targets[0], opt.exports[0].dest)
+		}
+		if res, err = b.Build(ctx, loaded.Targets); err == nil && len(res.Errors) == 0 {
+			err = a.deliver(ctx, b, res, opt)
+		}
+		return res, err
 	}
-	if err != nil || len(res.Errors) > 0 {
+	res, err := work()
+	if res != nil && (err != nil || len(res.Errors) > 0) {
 		// A disk that lost bytes looks like a failure of whatever read them. Once they are gone they are made again.
 		if damaged, herr := b.Heal(ctx, res); herr == nil && len(damaged) > 0 {
 			a.note("%s in the cache was damaged: building again", plural(len(damaged), "blob"))
-			if res, err = b.Build(ctx, loaded.Targets); err == nil && len(res.Errors) == 0 {
-				err = a.deliver(ctx, b, res, opt)
-			}
+			res, err = work()
 		}
 	}
 	used := b.Engine.Used()
@@ -178,14 +181,14 @@ func (a *app) build(ctx context.Context, args []string, opt buildOptions) (err e
 		return err
 	}
 	o.report(res.Errors)
-	total, executed, _ := res.Counts()
+	all, _ := res.Counts()
 	if len(res.Errors) == 0 {
 		if len(res.Targets) == 0 {
 			a.note("no target matches; those tagged manual must be named")
-		} else if executed == 0 {
+		} else if all.Executed == 0 {
 			a.note("%s up to date", plural(len(res.Targets), "target"))
 		} else {
-			a.note("%s built, %d of %s executed: %s", plural(len(res.Targets), "target"), executed, plural(total, "action"), build.Summary(res.Why))
+			a.note("%s built, %d of %s executed: %s", plural(len(res.Targets), "target"), all.Executed, plural(all.Total, "action"), build.Summary(res.Why))
 		}
 	}
 	if opt.json {
@@ -250,6 +253,7 @@ func (a *app) printJSON(v any) error {
 
 func jsonReport(res *build.Result, engine bool, errs []error) report {
 	r := report{Targets: []reportTarget{}}
+	r.Actions.Kinds = map[string]build.Count{}
 	for _, err := range errs {
 		r.Errors = append(r.Errors, err.Error())
 	}
@@ -266,7 +270,7 @@ func jsonReport(res *build.Result, engine bool, errs []error) report {
 		}
 		r.Targets = append(r.Targets, rt)
 	}
-	r.Actions.Total, r.Actions.Executed, r.Actions.Cached = res.Counts()
+	r.Actions.Count, r.Actions.Kinds = res.Counts()
 	return r
 }
 

@@ -4,16 +4,13 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/mwbuild/mwbuild/graph/label"
-	"github.com/mwbuild/mwbuild/rules"
 	"github.com/mwbuild/mwbuild/rules/lint"
-	"github.com/mwbuild/mwbuild/starlark/load"
 )
 
 func (a *app) lintCommand() *cobra.Command {
@@ -87,7 +84,7 @@ func (a *app) lint(ctx context.Context, args []string, fix, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	loader, errs := load.New(load.Options{Tree: o.tree, Prelude: rules.Prelude, Version: version(), Jobs: runtime.NumCPU()})
+	loader, errs := o.loader()
 	if len(errs) > 0 {
 		o.report(errs)
 		return errReported

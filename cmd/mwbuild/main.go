@@ -25,6 +25,9 @@ func run(ctx context.Context, args []string, std stdio) (code int) {
 			code = exitInternal
 		}
 	}()
+	if len(args) == 0 || args[0] != "engine" {
+		tuneMemory()
+	}
 	a := &app{std: std}
 	return a.exitCode(ctx, a.execute(ctx, args))
 }

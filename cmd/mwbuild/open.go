@@ -18,6 +18,7 @@ import (
 	"github.com/mwbuild/mwbuild/graph/label"
 	"github.com/mwbuild/mwbuild/internal/workspace"
 	"github.com/mwbuild/mwbuild/rules"
+	"github.com/mwbuild/mwbuild/rules/l10n"
 	"github.com/mwbuild/mwbuild/starlark/load"
 )
 
@@ -114,7 +115,7 @@ func (o *opened) patterns(args []string) ([]label.Pattern, error) {
 // errReported.
 func (o *opened) load(ctx context.Context, patterns []label.Pattern, keepGoing bool) (*load.Result, []error, error) {
 	begun := time.Now()
-	loader, errs := load.New(load.Options{Tree: o.tree, Prelude: rules.Prelude, Version: version(), Jobs: runtime.NumCPU()})
+	loader, errs := o.loader()
 	res := &load.Result{}
 	if len(errs) == 0 {
 		res, errs = loader.Load(ctx, patterns)
@@ -128,6 +129,25 @@ func (o *opened) load(ctx context.Context, patterns []label.Pattern, keepGoing b
 		return res, errs, errReported
 	}
 	return res, errs, nil
+}
+
+// loader evaluates WORKSPACE and the built-in rules.
+func (o *opened) loader() (*load.Loader, []error) {
+	return load.New(load.Options{Tree: o.tree, Prelude: rules.Prelude, Functions: functions(), Version: version(), Jobs: runtime.NumCPU()})
+}
+
+// functions are what the built-in rules call beyond Starlark.
+func functions() map[string]load.Function {
+	fs := map[string]load.Function{}
+	for name, f := range map[string]func(context.Context, l10n.Files, string, map[string]any) (any, error){
+		"l10n component": l10n.AnalyseComponent, "l10n core": l10n.AnalyseCore, "l10n families": l10n.AnalyseFamilies,
+		"l10n newer": l10n.AnalyseNewer,
+	} {
+		fs[name] = func(ctx context.Context, files load.Files, args map[string]any) (any, error) {
+			return f(ctx, files, files.Package, args)
+		}
+	}
+	return fs
 }
 
 // report shows errors, at most fifty of them.
@@ -173,7 +193,10 @@ func (o *opened) builder(jobs int, keepGoing bool) (*build.Builder, func() error
 	})
 	b := &build.Builder{
 		Root: o.root, Tree: o.tree, Store: st, Records: o.records, Engine: engine, Display: display,
-		Jobs: jobs, KeepGoing: keepGoing, Log: a.log,
+		Natives: map[string]build.Native{}, Jobs: jobs, KeepGoing: keepGoing, Log: a.log,
+	}
+	for kind, f := range l10n.NewNatives(o.tree).Functions() {
+		b.Natives[kind] = f
 	}
 	return b, func() error { return errors.Join(engine.Close(), display.Close(), st.Close()) }, nil
 }

@@ -9,6 +9,8 @@
 // about how, where or whether it will be executed, and holds no digest of a file: those belong to the plan.
 package action
 
+import "strings"
+
 // A Node is one action of one target. Nodes point at the nodes whose outputs they read, and so form a DAG; they are
 // immutable once the target that made them is analysed.
 type Node struct {
@@ -23,6 +25,19 @@ func (n *Node) ID() string { return n.Label + " " + n.Name }
 
 // Kind is "Layer", "Run", "Native" or "Image".
 func (n *Node) Kind() string { return n.Do.kind() }
+
+// Title names the kind of the node to people: "layer", "run", "image", or a Native's kind without its version, "l10n
+// fragment".
+func (n *Node) Title() string {
+	do, ok := n.Do.(*Native)
+	if !ok {
+		return strings.ToLower(n.Kind())
+	}
+	if i := strings.LastIndexByte(do.Kind, ' '); i > 0 {
+		return do.Kind[:i]
+	}
+	return do.Kind
+}
 
 // Deps returns the nodes whose outputs n reads, each once, in order of first use.
 func (n *Node) Deps() []*Node {
@@ -113,6 +128,7 @@ type File struct {
 type Made struct {
 	File
 	Data []byte
+	Free func() // nil, or takes Data back when nobody needs it any more
 }
 
 // An Image is Layers over Base with Config, or, where Import is set, an image made elsewhere.

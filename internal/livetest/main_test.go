@@ -278,9 +278,12 @@ type report struct {
 		Label, Status string
 		Outputs       []output
 	}
-	Actions struct{ Total, Executed, Cached int }
-	Engine  struct{ Used bool }
-	Errors  []string
+	Actions struct {
+		Total, Executed, Cached int
+		Kinds                   map[string]struct{ Total, Executed, Cached int }
+	}
+	Engine struct{ Used bool }
+	Errors []string
 }
 
 type output struct {

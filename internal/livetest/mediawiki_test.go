@@ -21,16 +21,19 @@ import (
 )
 
 // mediawiki is the real tree.
-var mediawiki = once(func(dir string) (string, error) {
+var mediawiki = once(func(dir string) (string, error) { return layTree(dir, "trixie") })
+
+// layTree lays MediaWiki as a suite of Debian has it.
+func layTree(dir, suite string) (string, error) {
 	tree := filepath.Join(dir, "mediawiki")
-	lay := exec.Command(filepath.Join(repo, "examples/mediawiki/lay"), tree)
+	lay := exec.Command(filepath.Join(repo, "examples/mediawiki/lay"), tree, suite)
 	lay.Env = append(os.Environ(), "MWBUILD="+binary)
 	out, err := lay.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("lay: %w\n%s", err, out)
 	}
 	return tree, nil
-})
+}
 
 // The real tree, from its 39 component images to a push of the whole wiki.
 func TestMediaWiki(t *testing.T) {

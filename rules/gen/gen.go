@@ -9,8 +9,8 @@
 //     folders need not have;
 //   - soft_deps: the components that its PHP code, tests left out, asks for with isLoaded( 'Name' ), and that are not among deps.
 //
-// Beside the components there are vendor and, at the root, core and an image of everything, in files that are written where there
-// are none. test_deps and all other attributes are people's.
+// Beside the components there are vendor and, at the root, core, an image of everything and, where core is there, what everything
+// says in every language, compiled, in files that are written where there are none. test_deps and all other attributes are people's.
 //
 // What people wrote stays: see [github.com/mwbuild/mwbuild/starlark/buildfile] for comments that keep things. A rule is matched by its
 // manifests, else it is the only one of its kind in the package, so it may have another name; labels follow it. A component that
@@ -148,6 +148,7 @@ const (
 	vendorKind    = "mw_vendor"
 	coreKind      = "mw_core"
 	imageKind     = "mw_image"
+	l10nKind      = "mw_l10n"
 )
 
 // gone tells whether nothing makes the folder a component any more.
@@ -598,8 +599,9 @@ func checkFolder(folder, target string) error {
 	switch {
 	case !utf8.ValidString(folder):
 		err.Pos, err.Msg = strings.ToValidUTF8(folder, "\ufffd"), "a folder's name that is not UTF-8 cannot be a package's"
-	case target == "image":
-		err.Msg, err.Hints = `a component called "image" has no room for its target :image`, []string{"write its rule by hand, under another name"}
+	case target == "image" || target == l10nName:
+		err.Msg = fmt.Sprintf("a component called %q has no room for its target :%s", target, target)
+		err.Hints = []string{"write its rule by hand, under another name"}
 	default:
 		if _, e := label.Parse("//"+folder+":"+target, ""); e != nil {
 			err.Msg, err.Err = e.Error(), e

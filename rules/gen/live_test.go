@@ -14,6 +14,8 @@ import (
 	"testing"
 	"text/tabwriter"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/mwbuild/mwbuild/starlark/buildfile"
 )
 
@@ -98,6 +100,45 @@ func TestGraphOfRealTree(t *testing.T) {
 	}
 	if hard == 0 || soft == 0 {
 		t.Error("there are no edges to compare")
+	}
+}
+
+// The components of localisation of a real tree are those that PHP's glob finds, in its order.
+func TestL10nOfRealTree(t *testing.T) {
+	root := realTree(t)
+	src, err := os.ReadFile(filepath.Join(root, "BUILD"))
+	for _, c := range generate(t, root).Changes {
+		if c.Path == "BUILD" {
+			src, err = c.New, nil
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := buildfile.Parse("BUILD", src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range f.Rules() {
+		if r.Kind() == l10nKind && r.Name() == l10nName {
+			got = r.Strings("components")
+		}
+	}
+
+	const glob = `foreach (array_merge(glob('extensions/*/extension*.json'), glob('skins/*/skin.json')) as $f) { echo '//', dirname($f), ":l10n\n"; }`
+	cmd := exec.Command("php", "-r", glob)
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal("php:", err)
+	}
+	want := append([]string{":core_l10n"}, slices.Compact(strings.Split(strings.TrimSpace(string(out)), "\n"))...)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("components of localisation (-want +got):\n%s", diff)
+	}
+	if len(want) < 2 {
+		t.Error("there are no components to compare")
 	}
 }
 

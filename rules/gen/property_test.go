@@ -125,6 +125,156 @@ func TestGenerateProperties(t *testing.T) {
 	})
 }
 
+// Whatever stood in the root before: after Generate, localisation holds what speaks once each, in the order of manifests' paths
+// if it was in that order before, what people put in stays in its order, and a second run changes nothing.
+func TestGenerateL10nProperties(t *testing.T) {
+	root := t.TempDir()
+	all := []string{
+		"extensions/3D", "extensions/A", "extensions/A B", "extensions/A-B", "extensions/A.B", "extensions/A0", "extensions/AB", "extensions/A_B",
+		"extensions/a", "extensions/Ä", "skins/A", "skins/A-B", "skins/a",
+	}
+	// What a component's BUILD file says, and whether it has a target :l10n.
+	builds := map[string]bool{
+		"":                               true,
+		"mw_extension(name = 'other')\n": true,
+		"mw_skin(name = 'other')\n":      true,
+		"[mw_extension(name = n) for n in ['x']]\n":                     true,
+		"our_extension(name = 'FOLDER')\n":                              false,
+		"our_extension(name = 'FOLDER')\nour_l10n(name = 'l10n')\n":     true,
+		"our_extension(name = 'x', manifests = ['MANIFEST'])\n":         false,
+		"filegroup(name = 'files')\nmw_extension(name = 'FOLDER')\n":    true,
+		"mw_extension(name = 'FOLDER', manifests = ['MANIFEST'])\n\n\n": true,
+	}
+	people := []string{":core_l10n", "//site:l10n", "//site/extensions/A:l10n", "//my:own"}
+	rapid.Check(t, func(t *rapid.T) {
+		isCore := rapid.Bool().Draw(t, "core")
+		m := memory{files: map[string]string{"WORKSPACE": "", "vendor/autoload.php": "<?php"}, reads: make(chan string, 1000)}
+		if isCore {
+			m.files["includes/Defines.php"] = "<?php"
+		}
+		var want []string // paths of manifests
+		silent := map[string]bool{}
+		for _, folder := range rapid.SliceOfDistinct(rapid.SampledFrom(all), rapid.ID).Draw(t, "folders") {
+			manifest := "extension.json"
+			if strings.HasPrefix(folder, "skins/") {
+				manifest = "skin.json"
+			}
+			m.files[folder+"/"+manifest] = fmt.Sprintf(`{"name": %q}`, folder)
+			build := rapid.SampledFrom(slices.Sorted(maps.Keys(builds))).Draw(t, "BUILD")
+			if build != "" {
+				m.files[folder+"/BUILD"] = strings.NewReplacer("FOLDER", path.Base(folder), "MANIFEST", manifest).Replace(build)
+			}
+			if builds[build] {
+				want = append(want, folder+"/"+manifest)
+			} else {
+				silent[folder] = true // people's: what they say of it stays
+			}
+		}
+		slices.Sort(want)
+
+		var before []string
+		written := rapid.Bool().Draw(t, "root before")
+		sorted := true
+		stays := []string{}
+		if written {
+			entries := rapid.SliceOfDistinct(rapid.SampledFrom(slices.Concat(all, people)), rapid.ID).Draw(t, "components before")
+			if sorted = rapid.Bool().Draw(t, "in order"); sorted {
+				entries = inOrder(entries)
+			}
+			src := "mw_l10n(\n    name = 'l10n',\n    components = [\n"
+			for _, e := range entries {
+				label, keep := e, false
+				if !slices.Contains(people, e) {
+					label = "//" + e + ":l10n"
+					keep = rapid.IntRange(0, 4).Draw(t, "keep") == 0
+				}
+				before = append(before, label)
+				src += fmt.Sprintf("        %q,", label)
+				if keep {
+					src += "  # keep"
+				}
+				src += "\n"
+				if keep || silent[e] || slices.Contains(people, e) {
+					stays = append(stays, label)
+				}
+			}
+			m.files["BUILD"] = src + "    ],\n)\n"
+		} else if isCore {
+			stays = append(stays, ":core_l10n")
+		}
+
+		run := func() *Result {
+			res, err := Generate(t.Context(), Options{Root: root, Tree: m})
+			if err != nil || len(res.Errors) > 0 {
+				t.Fatal(err, res.Errors)
+			}
+			for len(m.reads) > 0 {
+				<-m.reads
+			}
+			return res
+		}
+		for _, c := range run().Changes {
+			m.files[c.Path] = string(c.New)
+			if formatted, err := buildfile.Format(c.Path, c.New); err != nil || string(formatted) != string(c.New) {
+				t.Fatalf("%s is not as fmt would have it: %v\n%s", c.Path, err, c.New)
+			}
+		}
+		if again := run(); len(again.Changes) > 0 {
+			t.Fatalf("a second run changes\n%s", show(again))
+		}
+		if !written && !isCore {
+			if strings.Contains(m.files["BUILD"], "l10n") {
+				t.Fatalf("localisation without core:\n%s", m.files["BUILD"])
+			}
+			return
+		}
+
+		got := ruleOf(t, m, "BUILD", "l10n").Strings("components")
+		var speaks, stayed, components []string
+		for _, s := range got {
+			if slices.Contains(stays, s) {
+				stayed = append(stayed, s)
+			}
+			if !slices.Contains(people, s) {
+				components = append(components, strings.TrimSuffix(strings.TrimPrefix(s, "//"), ":l10n"))
+			}
+		}
+		if diff := cmp.Diff(stays, append([]string{}, stayed...)); diff != "" {
+			t.Fatalf("what people put in (-want +got):\n%s\nbefore: %q\nafter:  %q", diff, before, got)
+		}
+		for _, w := range want {
+			speaks = append(speaks, "//"+path.Dir(w)+":l10n")
+		}
+		allowed := slices.Concat(speaks, stays)
+		slices.Sort(allowed)
+		if diff := cmp.Diff(slices.Compact(allowed), slices.Sorted(slices.Values(got))); diff != "" && len(allowed)+len(got) > 0 {
+			t.Fatalf("components of localisation (-want +got):\n%s\nbefore: %q", diff, before)
+		}
+		if sorted && !slices.Equal(components, inOrder(components)) {
+			t.Fatalf("out of order: %q\nbefore: %q", components, before)
+		}
+	})
+}
+
+// inOrder puts the folders of components in the order of their manifests' paths, and leaves everything else where it is.
+func inOrder(entries []string) []string {
+	isFolder := func(s string) bool { return strings.HasPrefix(s, "extensions/") || strings.HasPrefix(s, "skins/") }
+	var paths []string
+	for _, e := range entries {
+		if isFolder(e) {
+			paths = append(paths, e+"/manifest.json")
+		}
+	}
+	slices.Sort(paths)
+	out := slices.Clone(entries)
+	for i, e := range out {
+		if isFolder(e) {
+			out[i], paths = path.Dir(paths[0]), paths[1:]
+		}
+	}
+	return out
+}
+
 // short returns labels, sorted, in their short form: a file that is up to date may say the same with more words.
 func short(labels []string) []string {
 	var out []string

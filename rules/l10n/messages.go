@@ -1,0 +1,374 @@
+package l10n
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/mwbuild/mwbuild/rules/l10n/php"
+)
+
+// messages writes all messages: along the chain, of each language JSON's, then those of ExtensionMessagesFiles and of
+// MessagesXx.php; of a key, the first.
+func (o *output) messages() error {
+	if err := o.origins(); err != nil {
+		return err
+	}
+	for i := range o.in.Links {
+		link := &o.in.Links[i]
+		for _, s := range o.sections(link) {
+			o.section(s.Fragment, s.from, s.to)
+		}
+		d := o.links[i]
+		for _, f := range d.fileMessages {
+			for k, v := range f.messages.All() {
+				n, ok := o.fresh(k)
+				if ok {
+					o.message(n, o.from[n], v)
+				}
+			}
+		}
+		if d.coreMessages == nil {
+			continue
+		}
+		from := o.laterSources(i, d.coreMessages)
+		for k, v := range d.coreMessages.All() {
+			n, ok := o.fresh(k)
+			if !ok {
+				continue
+			}
+			language, ok := o.from[n]
+			if !ok {
+				language, ok = from[n]
+			}
+			if !ok {
+				language = o.in.Language
+			}
+			o.message(n, language, v)
+		}
+	}
+	o.starts = append(o.starts, uint32(len(o.dst)-o.base))
+	return nil
+}
+
+// origins finds the languages that keys of ExtensionMessagesFiles are said to come from, which apply to JSON's messages under these
+// keys too: recache() reads these files before any JSON, each for the whole chain.
+func (o *output) origins() error {
+	o.from = nil
+	type source struct {
+		place
+		link     int
+		messages *php.Array
+	}
+	var sources []source
+	for i, d := range o.links {
+		for _, f := range d.fileMessages {
+			sources = append(sources, source{f.place, i, f.messages})
+		}
+	}
+	if len(sources) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(sources, func(a, b source) int { return a.place.compare(b.place) })
+	o.from = map[uint32]string{}
+	for _, s := range sources {
+		for k := range s.messages.All() {
+			n := o.number(k)
+			if _, ok := o.from[n]; !ok {
+				o.from[n] = o.in.Links[s.link].Language
+				o.stamps[n] = o.now + 1
+			}
+		}
+	}
+	return nil
+}
+
+// laterSources finds the languages behind link i whose JSON has some of the messages.
+func (o *output) laterSources(i int, messages *php.Array) map[uint32]string {
+	wanted := map[uint32]bool{}
+	for k := range messages.All() {
+		wanted[o.number(k)] = true
+	}
+	found := map[uint32]string{}
+	for j := i + 1; j < len(o.in.Links); j++ {
+		link := &o.in.Links[j]
+		for _, s := range o.sections(link) {
+			for _, n := range s.numbers[s.from:s.to] {
+				if wanted[n] {
+					found[n] = link.Language
+					delete(wanted, n)
+				}
+			}
+		}
+	}
+	return found
+}
+
+// A linkSection is a section of one of a link's fragments.
+type linkSection struct {
+	*Fragment
+	messageSection
+}
+
+// sections returns the link's sections of messages in the order of MediaWiki's message folders.
+func (o *output) sections(link *Link) []linkSection {
+	var all []linkSection
+	for _, f := range link.Fragments {
+		if f == nil {
+			continue
+		}
+		for _, s := range f.sections {
+			if !f.component || !o.c.coreKeys[s.key] {
+				all = append(all, linkSection{f, s})
+			}
+		}
+	}
+	return together(all, func(s linkSection) string { return s.key })
+}
+
+// number returns a key's number, which may be a new one.
+func (o *output) number(k php.Key) uint32 {
+	n := o.c.keys.number(k.String())
+	if int(n) >= len(o.keys) {
+		o.keys, o.lines = o.c.keys.all()
+		o.room()
+	}
+	return n
+}
+
+// fresh tells whether a message is not written yet, and notes that it will be.
+func (o *output) fresh(k php.Key) (uint32, bool) {
+	n := o.number(k)
+	if o.stamps[n] == o.now {
+		return n, false
+	}
+	o.stamps[n] = o.now
+	return n, true
+}
+
+// message writes one message of a PHP file.
+func (o *output) message(n uint32, language string, v php.Value) {
+	text, _ := php.ToString(v)
+	o.one(n, language, []byte(text))
+}
+
+// one writes one message.
+func (o *output) one(n uint32, language string, text []byte) {
+	start := uint32(len(o.dst) - o.base)
+	key := &o.keys[n]
+	o.dst = appendMessage(o.dst, o.format, key, language, text)
+	o.note(n, start)
+}
+
+func (o *output) note(n, start uint32) {
+	o.at[n] = uint32(len(o.order))
+	o.order = append(o.order, n)
+	o.starts = append(o.starts, start)
+	if o.format == CDB {
+		o.entries = append(o.entries, cdbEntry{o.keys[n].hash, start})
+	}
+}
+
+// section writes a fragment's messages between two indices, those that are not written yet. Neighbours are copied at once.
+func (o *output) section(f *Fragment, from, to int) {
+	r := f.render(o.format)
+	stamps, now := o.stamps, o.now
+	begin := from // of the messages that are to be copied
+	for i := from; i < to; i++ {
+		n := f.numbers[i]
+		if stamps[n] < now {
+			stamps[n] = now
+			continue
+		}
+		o.copy(f, r, begin, i)
+		begin = i + 1
+		if stamps[n] == now+1 {
+			stamps[n] = now
+			o.one(n, o.from[n], f.value(i))
+		}
+	}
+	o.copy(f, r, begin, to)
+}
+
+// copy writes the messages from one to another index.
+func (o *output) copy(f *Fragment, r *records, from, to int) {
+	if from == to {
+		return
+	}
+	shift := uint32(len(o.dst)-o.base) - r.offsets[from]
+	o.dst = append(o.dst, r.data[r.offsets[from]:r.offsets[to]]...)
+	for i := from; i < to; i++ {
+		o.note(f.numbers[i], r.offsets[i]+shift)
+	}
+}
+
+// list writes the keys of the messages.
+func (o *output) list() {
+	o.record("list")
+	if o.format == CDB {
+		start := len(o.dst)
+		dst := append(beginRecord(o.dst, "list"), `a:1:{s:8:"messages";a:`...)
+		dst = strconv.AppendInt(dst, int64(len(o.order)), 10)
+		dst = append(dst, ":{"...)
+		index := newCounter("i:", ";")
+		for _, n := range o.order {
+			dst = append(dst, index.next()...)
+			dst = append(dst, o.keys[n].serial...)
+		}
+		o.dst = endRecord(append(dst, "}}"...), start, len("list"))
+		return
+	}
+	dst := append(o.dst, "\t'list' => "...)
+	dst = o.openValue(dst)
+	dst = append(dst, "\t\t\t'messages' => [\n"...)
+	if o.c.version.lists() {
+		// Neighbours have consecutive numbers most of the time.
+		for i := 0; i < len(o.order); {
+			first := o.order[i]
+			next := first + 1
+			for i++; i < len(o.order) && o.order[i] == next; i++ {
+				next++
+			}
+			from := uint32(0)
+			if first > 0 {
+				from = o.keys[first-1].end
+			}
+			dst = append(dst, o.lines[from:o.keys[next-1].end]...)
+		}
+	} else {
+		index := newCounter("\t\t\t\t", " => ")
+		for _, n := range o.order {
+			dst = append(dst, index.next()...)
+			dst = append(dst, o.keys[n].export...)
+			dst = append(dst, ",\n"...)
+		}
+	}
+	o.dst = append(dst, "\t\t\t],\n\t\t],\n\t],\n"...)
+}
+
+// A counter writes 0, 1, 2 … between two texts.
+type counter struct {
+	text        []byte
+	first, last int // digits
+}
+
+func newCounter(before, behind string) *counter {
+	c := &counter{first: len(before), last: len(before)}
+	c.text = append(append(append(c.text, before...), '0'-1), behind...)
+	return c
+}
+
+// next returns the next text, which is good until the call of next behind it.
+func (c *counter) next() []byte {
+	for i := c.last; i >= c.first; i-- {
+		if c.text[i] < '9' {
+			c.text[i]++
+			return c.text
+		}
+		c.text[i] = '0'
+	}
+	c.text = slices.Insert(c.text, c.first, '1')
+	c.last++
+	return c.text
+}
+
+// openValue writes what is before the elements of an array that is the value of an item.
+func (o *output) openValue(dst []byte) []byte {
+	if o.c.version.lists() {
+		return append(dst, "[\n\t\t'v',\n\t\t[\n"...)
+	}
+	return append(dst, "[\n\t\t0 => 'v',\n\t\t1 => [\n"...)
+}
+
+// preload writes what MediaWiki loads with a language at once: some messages and two items.
+func (o *output) preload() error {
+	wanted, err := o.wantedMessages()
+	if err != nil {
+		return err
+	}
+	start := len(o.dst)
+	o.record("preload")
+	if o.format == CDB {
+		dst := append(beginRecord(o.dst, "preload"), `a:3:{s:8:"messages";a:`...)
+		dst = strconv.AppendInt(dst, int64(len(wanted)), 10)
+		dst = append(dst, ":{"...)
+		for _, n := range wanted {
+			key := &o.keys[n]
+			dst = append(dst, key.serial...)
+			if text, ok := o.written(n); ok {
+				dst = append(dst, text[8+len(messagePrefix)+len(key.key):]...)
+			} else {
+				dst = append(dst, "N;"...)
+			}
+		}
+		dst = append(dst, `}s:11:"dateFormats";`...)
+		dst = php.AppendSerialize(dst, o.dates)
+		dst = append(dst, `s:14:"namespaceNames";`...)
+		dst = php.AppendSerialize(dst, o.namespaces)
+		o.dst = endRecord(append(dst, '}'), start, len("preload"))
+		return nil
+	}
+	dst := append(o.dst, "\t'preload' => "...)
+	dst = o.openValue(dst)
+	dst = append(dst, "\t\t\t'messages' => [\n"...)
+	for _, n := range wanted {
+		key := &o.keys[n]
+		dst = append(dst, "\t\t\t\t"...)
+		dst = append(dst, key.export...)
+		dst = append(dst, " => "...)
+		if line, ok := o.written(n); ok {
+			dst = append(dst, line[len(key.line):]...)
+		} else {
+			dst = append(dst, "null,\n"...)
+		}
+	}
+	dst = append(dst, "\t\t\t],\n"...)
+	for _, v := range []struct {
+		name  string
+		value php.Value
+	}{{"dateFormats", o.dates}, {"namespaceNames", o.namespaces}} {
+		dst = append(dst, "\t\t\t'"...)
+		dst = append(dst, v.name...)
+		dst = append(dst, "' => "...)
+		if a, ok := v.value.(*php.Array); ok {
+			dst = php.AppendStaticArray(dst, a, 3, o.c.version.lists())
+		} else {
+			dst = append(dst, "null"...)
+		}
+		dst = append(dst, ",\n"...)
+	}
+	o.dst = append(dst, "\t\t],\n\t],\n"...)
+	return nil
+}
+
+// wantedMessages are the keys of $preloadedMessages, each once.
+func (o *output) wantedMessages() ([]uint32, error) {
+	all := o.preloaded.(*php.Array)
+	wanted := make([]uint32, 0, all.Len())
+	seen := make(map[uint32]bool, all.Len())
+	for k, v := range all.All() {
+		var key php.Key
+		switch v := v.(type) {
+		case string:
+			key = php.StringKey(v)
+		case int64:
+			key = php.IntKey(v)
+		default:
+			return nil, fmt.Errorf("$preloadedMessages: entry %s is no key of a message", k)
+		}
+		if n := o.number(key); !seen[n] {
+			seen[n] = true
+			wanted = append(wanted, n)
+		}
+	}
+	return wanted, nil
+}
+
+// written returns a message as it was written.
+func (o *output) written(n uint32) ([]byte, bool) {
+	if o.stamps[n] != o.now {
+		return nil, false
+	}
+	i := o.at[n]
+	return o.dst[o.base+int(o.starts[i]) : o.base+int(o.starts[i+1])], true
+}
