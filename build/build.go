@@ -258,11 +258,15 @@ func (b *Builder) Plan(ctx context.Context, targets []*graph.Target) (*plan.Plan
 	})
 }
 
+// keptSources bounds how many bytes of what native actions read are kept from when they are digested.
+const keptSources = 128 << 20
+
 // digest reads the files of the plan that are not in the memo, in parallel, and keeps their digests. It must run in a
 // session. A file that cannot be read is no error here: the step that reads it tells, with its target.
 func (b *Builder) digest(ctx context.Context, p *plan.Plan) error {
 	begun := time.Now()
 	defer func() { b.Log.Debug("digested", "files", len(p.SourceFiles()), "took", time.Since(begun)) }()
+	b.Tree.Keep(p.NativeSources(), keptSources)
 	if err := b.Tree.DigestAll(ctx, p.SourceFiles(), b.jobs()); ctx.Err() != nil {
 		return err
 	}
@@ -320,6 +324,13 @@ const (
 	busySessionPause = 300 * time.Millisecond
 )
 
+// Native actions may take less time than it takes to wake a goroutine, so one executes several of them: as many as crewSize,
+// if they take no longer than crewTime.
+const (
+	crewSize = 64
+	crewTime = 5 * time.Millisecond
+)
+
 // run executes what must be executed. It is the only goroutine that changes steps.
 //
 // Of what is ready, what comes first in the plan is executed first: a step soon after those that it reads, whose
@@ -333,12 +344,13 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 		step   *plan.Step
 		record *plan.Record
 		err    error
+		late   bool   // it was not begun
 		bug    string // a panic, for the goroutine that can tell of it
 	}
 	var (
 		errs     = &failures{failed: map[*plan.Step]bool{}}
 		inflight = map[plan.Key][]*plan.Step{} // all steps of that key: one executes, the others wait for it
-		endings  = make(chan ending, b.jobs())
+		endings  = make(chan []ending, b.jobs())
 		own      = map[*plan.Step]error{} // why a step's own execution failed, where several share one
 		ready    stepHeap                 // to be executed
 		running  int
@@ -360,22 +372,37 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 			cancel()
 		}
 	}
-	start := func(s *plan.Step) {
+	start := func(steps []*plan.Step) {
 		running++
 		go func() {
-			defer func() {
-				if r := recover(); r != nil {
-					endings <- ending{step: s, bug: fmt.Sprintf("%v\n%s", r, debug.Stack())}
+			var ended []ending
+			defer func() { endings <- ended }()
+			begun := time.Now()
+			for i, s := range steps {
+				if i > 0 && time.Since(begun) > crewTime {
+					ended = append(ended, ending{step: s, late: true})
+					continue
 				}
-			}()
-			r, err := b.execute(ctx, p, s)
-			endings <- ending{step: s, record: r, err: err}
+				func() {
+					e := ending{step: s}
+					defer func() {
+						if r := recover(); r != nil {
+							e.bug = fmt.Sprintf("%v\n%s", r, debug.Stack())
+						}
+						ended = append(ended, e)
+					}()
+					e.record, e.err = b.execute(ctx, p, s)
+				}()
+			}
 		}()
 	}
 	end := func(e ending) {
-		running--
 		if e.bug != "" {
 			panic(e.bug)
+		}
+		if e.late {
+			heap.Push(&ready, e.step)
+			return
 		}
 		steps := inflight[e.step.Key]
 		if e.err != nil && ctx.Err() == nil {
@@ -401,10 +428,8 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 	}
 	// resolve keeps what has ended, and finds out what is ready now.
 	resolve := func(db *session) error {
-		for _, s := range unsaved {
-			if err := db.save(s); err != nil {
-				return err
-			}
+		if err := db.save(unsaved); err != nil {
+			return err
 		}
 		unsaved = nil
 		if draining {
@@ -416,7 +441,7 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 				return err
 			}
 		}
-		var later []*plan.Step
+		var later, hits []*plan.Step
 		for _, s := range queue {
 			if !s.Ready() {
 				later = append(later, s)
@@ -427,9 +452,7 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 			case err != nil:
 				fail(s, err)
 			case s.State == plan.Hit:
-				if err := db.seen(s); err != nil {
-					return err
-				}
+				hits = append(hits, s)
 			default:
 				e, err := explain(db, s)
 				if err != nil {
@@ -443,7 +466,7 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 			}
 		}
 		queue = later
-		return nil
+		return db.seen(hits...)
 	}
 	pause := func() time.Duration {
 		if len(ready) > 0 {
@@ -463,7 +486,11 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 			ready = nil
 		}
 		for len(ready) > 0 && running < b.jobs() {
-			start(heap.Pop(&ready).(*plan.Step))
+			steps := []*plan.Step{heap.Pop(&ready).(*plan.Step)}
+			for len(steps) < crewSize && len(ready) > b.jobs() && steps[0].Node.Kind() == "Native" && ready[0].Node.Kind() == "Native" {
+				steps = append(steps, heap.Pop(&ready).(*plan.Step))
+			}
+			start(steps)
 		}
 		if more = running > 0; more {
 			var wait <-chan time.Time
@@ -471,24 +498,19 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 				wait = time.After(pause() - time.Since(saved))
 			}
 			select {
-			case e := <-endings:
-				end(e)
+			case ended := <-endings:
+				running--
+				for _, e := range ended {
+					end(e)
+				}
 			case <-wait:
-			}
-			for len(endings) > 0 {
-				end(<-endings)
 			}
 		}
 	}
 	if len(unsaved) > 0 {
 		// What was finished is kept, also when the build was ended from outside.
 		err := b.Records.session(context.WithoutCancel(ctx), func(db *session) error {
-			for _, s := range unsaved {
-				if err := db.save(s); err != nil {
-					return err
-				}
-			}
-			return nil
+			return db.save(unsaved)
 		})
 		first = cmp.Or(first, err)
 	}

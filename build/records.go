@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
@@ -120,34 +121,46 @@ func (s *session) last(n *action.Node) (last, error) {
 	return l, err
 }
 
-// seen keeps that the step had its key in this build.
-func (s *session) seen(st *plan.Step) error {
+// seen keeps that the steps had their keys in this build.
+func (s *session) seen(steps ...*plan.Step) error {
 	if s.db == nil || s.r.ro {
 		return nil
 	}
-	was, err := s.last(st.Node)
-	if err != nil || was.Key == st.Key {
-		return err
+	var entries []cache.Entry
+	for _, st := range steps {
+		was, err := s.last(st.Node)
+		if err != nil {
+			return err
+		}
+		if was.Key != st.Key {
+			entries = append(entries, cache.Entry{NS: cache.Last, Key: s.lastKey(st.Node), Value: slices.Concat(st.Key[:], was.Key[:])})
+		}
 	}
-	return s.db.Put(cache.Entry{NS: cache.Last, Key: s.lastKey(st.Node), Value: append(st.Key[:], was.Key[:]...)})
+	if entries == nil {
+		return nil
+	}
+	return s.db.Put(entries...)
 }
 
-// save keeps what an executed step made, and the manifest of its key.
-func (s *session) save(st *plan.Step) error {
-	if s.db == nil || s.r.ro {
+// save keeps what executed steps made, and the manifests of their keys.
+func (s *session) save(steps []*plan.Step) error {
+	if s.db == nil || s.r.ro || len(steps) == 0 {
 		return nil
 	}
-	record, err := json.Marshal(st.Record)
-	if err != nil {
+	entries := make([]cache.Entry, 0, 2*len(steps))
+	for _, st := range steps {
+		record, err := json.Marshal(st.Record)
+		if err != nil {
+			return err
+		}
+		entries = append(entries,
+			cache.Entry{NS: cache.Manifests, Key: st.Key[:], Value: deflate(st.Manifest.Encode())},
+			cache.Entry{NS: cache.Records, Key: st.Key[:], Value: record})
+	}
+	if err := s.db.Put(entries...); err != nil {
 		return err
 	}
-	if err := s.db.Put(
-		cache.Entry{NS: cache.Manifests, Key: st.Key[:], Value: deflate(st.Manifest.Encode())},
-		cache.Entry{NS: cache.Records, Key: st.Key[:], Value: record},
-	); err != nil {
-		return err
-	}
-	return s.seen(st)
+	return s.seen(steps...)
 }
 
 // manifest returns the manifest that k is the digest of, or nil.
@@ -209,9 +222,20 @@ var (
 	})
 )
 
-func deflate(b []byte) []byte { return deflater().EncodeAll(b, nil) }
+// smallManifest is the length up to which a manifest is not compressed. It begins with a digit, which no zstd frame does.
+const smallManifest = 1 << 10
+
+func deflate(b []byte) []byte {
+	if len(b) <= smallManifest {
+		return b
+	}
+	return deflater().EncodeAll(b, nil)
+}
 
 func inflate(b []byte) (*plan.Manifest, error) {
+	if len(b) > 0 && b[0] >= '0' && b[0] <= '9' {
+		return plan.DecodeManifest(b)
+	}
 	raw, err := inflater().DecodeAll(b, nil)
 	if err != nil {
 		return nil, err

@@ -102,6 +102,19 @@ func (p *Plan) Resolve(s *Step, find func(Key) (*Record, error)) error {
 // Finish makes a Dirty step Done with what it made.
 func (s *Step) Finish(r *Record) { s.Record, s.State = r, Done }
 
+// NativeSources returns the workspace files that native actions read, in the order of the plan.
+func (p *Plan) NativeSources() []string {
+	var files []string
+	for _, s := range p.Steps {
+		if do, ok := s.Node.Do.(*action.Native); ok {
+			for _, f := range do.Files {
+				files = append(files, f.Path)
+			}
+		}
+	}
+	return files
+}
+
 // SourceFiles returns the workspace files that the plan's steps read, sorted, each once.
 func (p *Plan) SourceFiles() []string {
 	var files []string

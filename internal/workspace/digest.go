@@ -176,6 +176,7 @@ func (d *Disk) hashOnce(f File) (Digest, stat, error) {
 		return Digest{}, stat{}, err
 	}
 	var sum Digest
+	var bytes []byte // to be kept
 	if f.Mode == Symlink {
 		target, err := os.Readlink(d.abs(f.Path))
 		if err != nil || target != f.Target {
@@ -187,7 +188,7 @@ func (d *Disk) hashOnce(f File) (Digest, stat, error) {
 		if err != nil {
 			return Digest{}, stat{}, err
 		}
-		sum, err = digestFile(r, before)
+		sum, bytes, err = digestFile(r, before, d.kept.reserve(f.Path, before.size))
 		r.Close()
 		if err != nil {
 			if err != errUnstable {
@@ -202,6 +203,9 @@ func (d *Disk) hashOnce(f File) (Digest, stat, error) {
 	after, err := d.restat(f)
 	if err == nil && after != before {
 		err = errUnstable
+	}
+	if err == nil && bytes != nil {
+		d.kept.put(f.Path, bytes)
 	}
 	return sum, after, err
 }
@@ -228,41 +232,117 @@ func (d *Disk) restat(f File) (stat, error) {
 	return statOf(&st), nil
 }
 
+// kept is bytes that were read to be digested and will be read again soon.
+type kept struct {
+	mu   sync.Mutex
+	want map[string]bool
+	data map[string][]byte
+	room int64
+}
+
+// Keep keeps the bytes of paths when their digests are found by reading, until [Disk.ReadDigested] takes them; at most room
+// bytes of them. It must not be called while digests are being found.
+func (d *Disk) Keep(paths []string, room int64) {
+	d.kept.want = make(map[string]bool, len(paths))
+	for _, p := range paths {
+		d.kept.want[p] = true
+	}
+	d.kept.data, d.kept.room = map[string][]byte{}, room
+}
+
+// reserve makes room for the bytes of a file that should be kept.
+func (k *kept) reserve(path string, size int64) []byte {
+	if !k.want[path] {
+		return nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if size > k.room {
+		return nil
+	}
+	k.room -= size
+	return make([]byte, 0, size+1)
+}
+
+func (k *kept) put(path string, b []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.data[path] = b
+}
+
+func (k *kept) take(path string) []byte {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	b := k.data[path]
+	delete(k.data, path)
+	k.room += int64(len(b))
+	return b
+}
+
+// ReadDigested returns the bytes of the file at path, which have the digest that [Disk.Digest] tells; otherwise it is a
+// *[ChangedError].
+func (d *Disk) ReadDigested(path string) ([]byte, error) {
+	want, err := d.Digest(path)
+	if err != nil {
+		return nil, err
+	}
+	if b := d.kept.take(path); b != nil {
+		return b, nil
+	}
+	b, err := d.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if sha256.Sum256(b) != want.SHA256 {
+		return nil, &ChangedError{Path: path, What: "changed"}
+	}
+	return b, nil
+}
+
 var buffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
-// digestFile reads r, which must be the file that want is of.
-func digestFile(r *os.File, want stat) (Digest, error) {
+// digestFile reads r, which must be the file that want is of. If keep is not nil, it returns the bytes in it.
+func digestFile(r *os.File, want stat, keep []byte) (Digest, []byte, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(r.Fd()), &st); err != nil {
-		return Digest{}, &fs.PathError{Op: "stat", Path: r.Name(), Err: err}
+		return Digest{}, nil, &fs.PathError{Op: "stat", Path: r.Name(), Err: err}
 	}
 	if statOf(&st) != want {
-		return Digest{}, errUnstable
+		return Digest{}, nil, errUnstable
 	}
 	s256, s1 := sha256.New(), sha1.New()
 	io.WriteString(s1, "blob "+strconv.FormatInt(want.size, 10)+"\x00")
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
+	pooled := buffers.Get().(*[]byte)
+	defer buffers.Put(pooled)
+	buf := *pooled
 	var n int64
 	for {
-		k, err := r.Read(*buf)
-		s256.Write((*buf)[:k])
-		s1.Write((*buf)[:k])
+		if keep != nil {
+			if buf = keep[n:cap(keep)]; len(buf) == 0 {
+				return Digest{}, nil, errUnstable
+			}
+		}
+		k, err := r.Read(buf)
+		s256.Write(buf[:k])
+		s1.Write(buf[:k])
 		n += int64(k)
 		if err == io.EOF {
 			break
 		}
 		if err != nil {
-			return Digest{}, err
+			return Digest{}, nil, err
 		}
 	}
 	if n != want.size {
-		return Digest{}, errUnstable
+		return Digest{}, nil, errUnstable
 	}
 	d := Digest{Size: n}
 	s256.Sum(d.SHA256[:0])
 	s1.Sum(d.Blob[:0])
-	return d, nil
+	if keep != nil {
+		keep = keep[:n]
+	}
+	return d, keep, nil
 }
 
 func digestBytes(b []byte) Digest {

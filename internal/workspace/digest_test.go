@@ -318,3 +318,34 @@ func TestMemoCodec(t *testing.T) {
 		}
 	}
 }
+
+// What is read to be digested is handed over once without another look at the disk; what is read later must be what was digested.
+func TestReadDigested(t *testing.T) {
+	root := t.TempDir()
+	write(t, root, map[string]string{"WORKSPACE": "", "a": "first", "b": "second", "large": strings.Repeat("x", 100), "empty": ""})
+	d := open(t, root, nil)
+	d.Keep([]string{"a", "large", "empty"}, 50)
+	if err := d.DigestAll(t.Context(), d.Files(), 2); err != nil {
+		t.Fatal(err)
+	}
+	write(t, root, map[string]string{"a": "other", "b": "others", "large": strings.Repeat("y", 100)})
+	var changed *ChangedError
+	if b, err := d.ReadDigested("a"); err != nil || string(b) != "first" {
+		t.Errorf("kept: %q, %v", b, err)
+	}
+	for _, p := range []string{"a", "b", "large"} { // taken, not asked for, too large to keep
+		if b, err := d.ReadDigested(p); !errors.As(err, &changed) {
+			t.Errorf("%s, which has changed: %q, %v", p, b, err)
+		}
+	}
+	if b, err := d.ReadDigested("empty"); err != nil || len(b) != 0 {
+		t.Errorf("empty: %q, %v", b, err)
+	}
+	write(t, root, map[string]string{"b": "second"})
+	if b, err := d.ReadDigested("b"); err != nil || string(b) != "second" {
+		t.Errorf("read again: %q, %v", b, err)
+	}
+	if _, err := d.ReadDigested("none"); err == nil {
+		t.Error("a file that is not there could be read")
+	}
+}

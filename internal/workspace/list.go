@@ -80,8 +80,8 @@ var localEnv = []string{
 	"GIT_OPTIONAL_LOCKS", "LC_ALL",
 }
 
-// git runs a git command that reads. It starts no file system monitor, which would live on.
-func git(ctx context.Context, dir string, args ...string) ([]byte, error) {
+// gitCommand is a git command that reads. It starts no file system monitor, which would live on.
+func gitCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "git", append([]string{"-c", "core.fsmonitor=false"}, args...)...)
 	cmd.Dir = dir
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool {
@@ -89,6 +89,11 @@ func git(ctx context.Context, dir string, args ...string) ([]byte, error) {
 		return slices.Contains(localEnv, k)
 	})
 	cmd.Env = append(cmd.Env, "GIT_OPTIONAL_LOCKS=0", "LC_ALL=C")
+	return cmd
+}
+
+func git(ctx context.Context, dir string, args ...string) ([]byte, error) {
+	cmd := gitCommand(ctx, dir, args...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()

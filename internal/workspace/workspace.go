@@ -10,6 +10,7 @@
 package workspace
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -96,6 +97,7 @@ type Disk struct {
 	dirs  map[string]*dir // every folder with a file directly in it
 	memo  Memo
 
+	kept   kept
 	onRead func(path string) // for tests: called when a file was read to be hashed
 }
 
@@ -276,11 +278,17 @@ func (d *Disk) ReadFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer r.Close()
-	b, err := io.ReadAll(r)
-	if err != nil {
+	// With room for all of it, ReadFrom does not grow by and by.
+	var b bytes.Buffer
+	if f, ok := r.(*os.File); ok {
+		if fi, err := f.Stat(); err == nil {
+			b.Grow(int(min(fi.Size(), 64<<20)) + bytes.MinRead)
+		}
+	}
+	if _, err := b.ReadFrom(r); err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
-	return b, nil
+	return b.Bytes(), nil
 }
 
 // Open opens the file at path for reading, and follows symlinks as [Disk.ReadFile] does. The bytes are those on disk now: who
