@@ -2,7 +2,7 @@
 # make example  what the README shows: an image of a small wiki, then a real one
 # make unit     the tests that need nothing but Go
 # make live     the tests that need root, an engine, registries and a real MediaWiki tree
-# make l10n     compiled localisation of all languages against MediaWiki's own compiler, 1.43 and 1.39 (some ten minutes)
+# make l10n     compiled localisation of all languages against MediaWiki's own compiler, 1.43 and 1.39 (some ten minutes, with ../shared)
 # make test     all that a change must pass, those two among it
 # make setup    what the tests need: packages of Debian, and the pinned tools in .bin
 # make clean    remove .bin
@@ -20,10 +20,11 @@ unit:
 	go test ./...
 
 live: setup
-	MWBUILD_BUILDKIT_BIN=$(CURDIR)/.bin go test -tags live -count=1 -timeout 15m ./build/buildkit ./internal/livetest ./rules/gen ./starlark/buildfile
+	MWBUILD_BUILDKIT_BIN=$(CURDIR)/.bin go test -tags live -count=1 -timeout 25m ./build/buildkit ./internal/livetest ./rules/gen ./rules/l10n/message ./rules/l10n/php ./rules/l10n/plural ./starlark/buildfile
 
 l10n: setup
 	MWBUILD_L10N=all go test -tags live -count=1 -timeout 60m -run 'TestLocalisation$$' -v ./internal/livetest
+	L10N_ALL=1 go test -tags live -count=1 -timeout 60m ./rules/l10n
 
 test:
 	.ci/run

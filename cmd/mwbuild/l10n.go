@@ -16,8 +16,8 @@ import (
 	"github.com/mwbuild/mwbuild/build/progress"
 	"github.com/mwbuild/mwbuild/graph"
 	"github.com/mwbuild/mwbuild/graph/label"
+	"github.com/mwbuild/mwbuild/internal/workspace"
 	"github.com/mwbuild/mwbuild/rules"
-	"github.com/mwbuild/mwbuild/rules/l10n"
 	"github.com/mwbuild/mwbuild/rules/l10n/inspect"
 	"github.com/mwbuild/mwbuild/starlark/load"
 )
@@ -70,11 +70,11 @@ func (o *opened) l10nPatterns(args []string) ([]label.Pattern, error) {
 }
 
 // loadL10n loads targets of localisation from a tree.
-func loadL10n(ctx context.Context, tree interface {
+func (o *opened) loadL10n(ctx context.Context, tree interface {
 	load.Tree
 	inspect.Tree
 }, patterns []label.Pattern) (*localisation, []error) {
-	loader, errs := load.New(load.Options{Tree: tree, Prelude: rules.Prelude, Functions: functions(), Version: version(), Jobs: runtime.NumCPU()})
+	loader, errs := load.New(load.Options{Tree: tree, Prelude: rules.Prelude, Functions: o.functions(), Version: version(), Jobs: runtime.NumCPU()})
 	if len(errs) > 0 {
 		return nil, errs
 	}
@@ -118,7 +118,7 @@ func (a *app) openL10n(ctx context.Context, args []string) (*opened, *localisati
 		return nil, nil, nil, err
 	}
 	begun := time.Now()
-	l, errs := loadL10n(ctx, o.tree, patterns)
+	l, errs := o.loadL10n(ctx, o.tree, patterns)
 	a.log.Debug("loaded", "took", time.Since(begun))
 	return o, l, patterns, o.reported(errs)
 }
@@ -366,9 +366,9 @@ func (a *app) l10nDiff(ctx context.Context, rev string, args []string, full, asJ
 	if err != nil {
 		return err
 	}
-	revision, err := inspect.OpenRevision(ctx, o.root, rev)
+	revision, err := workspace.OpenRevision(ctx, o.root, rev)
 	switch {
-	case errors.Is(err, inspect.ErrNoRevision):
+	case errors.Is(err, workspace.ErrNoRevision):
 		return usagef("%w\n    name a commit, branch or tag, such as HEAD or HEAD~1; git log --oneline lists commits", err)
 	case err != nil:
 		return err
@@ -383,7 +383,7 @@ func (a *app) l10nDiff(ctx context.Context, rev string, args []string, full, asJ
 		if from, note, errs = o.loadRevision(ctx, rev, revision, patterns); len(errs) > 0 {
 			return nil
 		}
-		diff, err = inspect.Diff(ctx, from, inspect.Side{Localisation: now.Localisation, Natives: l10n.NewNatives(o.tree).Functions()})
+		diff, err = inspect.Diff(ctx, from, inspect.Side{Localisation: now.Localisation, Natives: o.natives(o.tree)})
 		return err
 	})
 	if note != "" {
@@ -415,17 +415,17 @@ func (a *app) l10nDiff(ctx context.Context, rev string, args []string, full, asJ
 // loadRevision loads targets as a revision has them. Where they cannot be loaded there, BUILD files are the working tree's, as note
 // tells.
 func (o *opened) loadRevision(
-	ctx context.Context, rev string, revision *inspect.Revision, patterns []label.Pattern,
+	ctx context.Context, rev string, revision *workspace.Revision, patterns []label.Pattern,
 ) (side inspect.Side, note string, errs []error) {
-	side = inspect.Side{Name: rev, Natives: l10n.NewNatives(revision).Functions()}
-	l, errs := loadL10n(ctx, revision, patterns)
+	side = inspect.Side{Name: rev, Natives: o.natives(revision)}
+	l, errs := o.loadL10n(ctx, revision, patterns)
 	if len(errs) > 0 && ctx.Err() == nil {
 		mixed := revision.WithBuildFiles(o.tree)
-		if second, more := loadL10n(ctx, mixed, patterns); len(more) == 0 {
+		if second, more := o.loadL10n(ctx, mixed, patterns); len(more) == 0 {
 			first, _, _ := strings.Cut(errs[0].Error(), "\n")
 			note = fmt.Sprintf("at %s the targets cannot be loaded, so BUILD files are those of the working tree: %s", rev, first)
 			l, errs = second, nil
-			side.Natives = l10n.NewNatives(mixed).Functions()
+			side.Natives = o.natives(mixed)
 		}
 	}
 	if len(errs) > 0 {

@@ -15,6 +15,7 @@ import (
 	"github.com/mwbuild/mwbuild/build/progress"
 	"github.com/mwbuild/mwbuild/cache"
 	"github.com/mwbuild/mwbuild/cache/store"
+	"github.com/mwbuild/mwbuild/graph/action"
 	"github.com/mwbuild/mwbuild/graph/label"
 	"github.com/mwbuild/mwbuild/internal/workspace"
 	"github.com/mwbuild/mwbuild/rules"
@@ -30,6 +31,7 @@ type opened struct {
 	cacheDir string
 	tree     *workspace.Disk
 	records  *build.Records
+	commits  *l10n.Commits
 }
 
 // open finds and lists the workspace.
@@ -66,6 +68,7 @@ func (a *app) open(ctx context.Context) (*opened, error) {
 	if o.cacheDir, err = a.cache(); err != nil {
 		return nil, err
 	}
+	o.commits = l10n.NewCommits(ctx, root)
 	o.records = &build.Records{Dir: o.cacheDir, Workspace: root, Wait: func(msg string) { a.note("%s", msg) }}
 	begun := time.Now()
 	if o.tree, err = workspace.Open(ctx, root, o.records); err != nil {
@@ -133,21 +136,28 @@ func (o *opened) load(ctx context.Context, patterns []label.Pattern, keepGoing b
 
 // loader evaluates WORKSPACE and the built-in rules.
 func (o *opened) loader() (*load.Loader, []error) {
-	return load.New(load.Options{Tree: o.tree, Prelude: rules.Prelude, Functions: functions(), Version: version(), Jobs: runtime.NumCPU()})
+	return load.New(load.Options{Tree: o.tree, Prelude: rules.Prelude, Functions: o.functions(), Version: version(), Jobs: runtime.NumCPU()})
 }
 
 // functions are what the built-in rules call beyond Starlark.
-func functions() map[string]load.Function {
+func (o *opened) functions() map[string]load.Function {
 	fs := map[string]load.Function{}
 	for name, f := range map[string]func(context.Context, l10n.Files, string, map[string]any) (any, error){
 		"l10n component": l10n.AnalyseComponent, "l10n core": l10n.AnalyseCore, "l10n families": l10n.AnalyseFamilies,
-		"l10n newer": l10n.AnalyseNewer,
+		"l10n newer": l10n.AnalyseNewer, "l10n recorded": o.commits.Analyse,
 	} {
 		fs[name] = func(ctx context.Context, files load.Files, args map[string]any) (any, error) {
 			return f(ctx, files, files.Package, args)
 		}
 	}
 	return fs
+}
+
+// natives are the native actions over a tree.
+func (o *opened) natives(tree l10n.Tree) map[string]func(context.Context, *action.Native) ([]action.Made, error) {
+	n := l10n.NewNatives(tree)
+	n.Commits = o.commits
+	return n.Functions()
 }
 
 // report shows errors, at most fifty of them.
@@ -195,7 +205,7 @@ func (o *opened) builder(jobs int, keepGoing bool) (*build.Builder, func() error
 		Root: o.root, Tree: o.tree, Store: st, Records: o.records, Engine: engine, Display: display,
 		Natives: map[string]build.Native{}, Jobs: jobs, KeepGoing: keepGoing, Log: a.log,
 	}
-	for kind, f := range l10n.NewNatives(o.tree).Functions() {
+	for kind, f := range o.natives(o.tree) {
 		b.Natives[kind] = f
 	}
 	return b, func() error { return errors.Join(engine.Close(), display.Close(), st.Close()) }, nil

@@ -1,3 +1,12 @@
+// Package l10n compiles MediaWiki's localisation: the bytes that LocalisationCache writes into its store, without PHP.
+//
+// A [Compiler] reads the files of one component in one language ([Compiler.Fragment]), core's MessagesXx.php ([Compiler.Core]) and the
+// PHP files of extensions ([Compiler.Aliases]). Each has a digest of what it says. [Compiler.Compile] merges those of a language and of
+// all that it falls back to, as LocalisationCache::recache() does, and writes a file of LCStoreCDB or LCStoreStaticArray.
+//
+// Nearly all of an output are messages. So a fragment keeps each as the line or record that it is in the output, under a number
+// for its key, and an output is copied from runs of these. A message whose text and language come from different places, which
+// MediaWiki's order of reading brings about for PHP files alone, is written one by one.
 package l10n
 
 import (
@@ -16,8 +25,11 @@ type Format int
 const (
 	CDB         Format = iota // LCStoreCDB
 	StaticArray               // LCStoreStaticArray
-	formats     = iota
+	formats     = iota + 1
 )
+
+// lateArray is StaticArray as from 1.46 on, where messages are an array of their own.
+const lateArray Format = formats - 1
 
 // FileName is the name of a language's file in the store's directory.
 func (f Format) FileName(language string) string {
@@ -30,14 +42,22 @@ func (f Format) FileName(language string) string {
 // An Input is all that one language's file depends on.
 type Input struct {
 	Language string
-	// Links are the language itself and then those that it falls back to ([Chain]).
+	// Links are the language itself and then those that it falls back to ([Chain]). Where the format falls back late, all but
+	// Core of the latter is not looked at.
 	Links []Link
 	// SkipFiles are the keys of ExtensionMessagesFiles that are keys of MessagesDirs or TranslationAliasesDirs too, of any
 	// component; MediaWiki does not read these files.
 	SkipFiles map[string]bool
+	// MessageKeys and AliasKeys are the keys of MessagesDirs and TranslationAliasesDirs in the order in which the components register
+	// them, whatever the language; core's may be left out. They are needed only where a key is registered by two manifests: without
+	// them a key has the place of the first component that has anything in this language.
+	MessageKeys, AliasKeys []string
 }
 
 // A Link is one language of a chain.
+//
+// A file of ExtensionMessagesFiles is replaced by another component's under its key only if both have something in this language.
+// In this MediaWiki differs, which passes over one of them in all languages.
 type Link struct {
 	Language  string
 	Core      *Core         // nil if the language has no file
@@ -50,6 +70,7 @@ type Link struct {
 // it and by those that its For made.
 type Compiler struct {
 	version  Version
+	family   *family
 	keys     *keyTable
 	coreKeys map[string]bool // of CoreMessageDirs
 	scratch  sync.Pool       // of *scratch
@@ -59,16 +80,34 @@ type Compiler struct {
 }
 
 // NewCompiler returns a compiler. The zero version is for reading alone, of what any version knows.
-func NewCompiler(v Version) *Compiler { return newCompiler(v, newKeyTable()) }
+func NewCompiler(v Version) *Compiler {
+	keys := newKeyTable()
+	return newCompiler(v, &family{keys: keys, members: map[Version]*Compiler{}})
+}
 
-// For returns a compiler for another version. What either reads, both can compile.
-func (c *Compiler) For(v Version) *Compiler { return newCompiler(v, c.keys) }
+// For returns the compiler for another version, always the same. What either reads, both can compile.
+func (c *Compiler) For(v Version) *Compiler {
+	c.family.mu.Lock()
+	defer c.family.mu.Unlock()
+	if m := c.family.members[v]; m != nil {
+		return m
+	}
+	return newCompiler(v, c.family)
+}
 
-func newCompiler(v Version, keys *keyTable) *Compiler {
-	c := &Compiler{version: v, keys: keys, coreKeys: map[string]bool{}, links: map[string]*linkData{}}
+// A family is the compilers that share keys, by version.
+type family struct {
+	keys    *keyTable
+	mu      sync.Mutex
+	members map[Version]*Compiler
+}
+
+func newCompiler(v Version, f *family) *Compiler {
+	c := &Compiler{version: v, family: f, keys: f.keys, coreKeys: map[string]bool{}, links: map[string]*linkData{}}
 	for _, d := range CoreMessageDirs(v) {
 		c.coreKeys[d.Key] = true
 	}
+	f.members[v] = c
 	return c
 }
 
@@ -94,9 +133,16 @@ func (c *Compiler) Compile(dst []byte, f Format, in *Input) ([]byte, error) {
 	}
 	defer c.scratch.Put(s)
 	o := &output{c: c, scratch: s, format: f, in: in, dst: dst, base: len(dst)}
+	if f == StaticArray && c.version.LateFallback(f) {
+		o.format = lateArray
+	}
 	o.begin()
 	for i := range in.Links {
-		o.links = append(o.links, c.data(&in.Links[i], in.SkipFiles))
+		link := &in.Links[i]
+		if i > 0 && o.format == lateArray {
+			link = &Link{Language: link.Language, Core: link.Core}
+		}
+		o.links = append(o.links, c.data(link, in))
 	}
 	defer func() { clear(o.links); o.links = o.links[:0] }()
 	if err := o.items(); err != nil {
@@ -105,9 +151,14 @@ func (c *Compiler) Compile(dst []byte, f Format, in *Input) ([]byte, error) {
 	o.put("fallbackSequence", stringList(sequence))
 	o.put("originalFallbackSequence", stringList(original))
 	o.put("deps", &php.Array{})
-	o.list()
-	if err := o.preload(); err != nil {
-		return nil, fmt.Errorf("%s: %w", in.Language, err)
+	if o.format == lateArray {
+		o.put("list", &php.Array{})
+		o.put("preload", &php.Array{})
+	} else {
+		o.list()
+		if err := o.preload(); err != nil {
+			return nil, fmt.Errorf("%s: %w", in.Language, err)
+		}
 	}
 	o.end()
 	if len(o.dst)-o.base > math.MaxInt32 {
@@ -135,7 +186,7 @@ type output struct {
 
 	namespaces, dates, preloaded php.Value // of these items
 
-	from map[uint32]string // the language that a message of ExtensionMessagesFiles is said to come from
+	from map[uint32]string // as origins finds it
 }
 
 // scratch is memory that outputs use one after the other.
@@ -143,13 +194,14 @@ type scratch struct {
 	keys  []keyInfo // by number
 	lines []byte    // as keyTable has them
 	links []*linkData
-	// stamps tells for each key whether it is written: it is where its stamp is now. now+1 is for keys that are in from.
+
+	// stamps has, for each key, now if the message is written, now+1 if it is not but in from, and less otherwise.
 	stamps []uint32
 	now    uint32
-	order  []uint32 // the keys that are written
-	starts []uint32 // where each message begins, from base on
-	at     []uint32 // for each key, the index in order
-	// entries are CDB's.
+
+	order   []uint32 // the keys that are written
+	starts  []uint32 // where each message begins, from base on, and where the last ends
+	at      []uint32 // for each key that is written, its index in order
 	entries []cdbEntry
 }
 
@@ -194,9 +246,11 @@ func (o *output) items() error {
 			continue
 		}
 		if i == itemMessages {
-			if err := o.messages(); err != nil {
-				return err
-			}
+			o.messages()
+			continue
+		}
+		if i == itemPreloaded && o.format == lateArray {
+			o.put(items[i].name, &php.Array{})
 			continue
 		}
 		v, only := o.merge(i)
@@ -211,7 +265,7 @@ func (o *output) items() error {
 		case itemPreloaded:
 			o.preloaded = v
 		}
-		if v == nil && (i == itemRTL || i == itemNamespaces || i == itemAliases || i == itemPreloaded) {
+		if v == nil && (i == itemRTL || o.format != lateArray && (i == itemNamespaces || i == itemAliases || i == itemPreloaded)) {
 			return fmt.Errorf("nothing in its chain sets $%s; is MessagesEn.php whole?", items[i].name)
 		}
 		if only == nil {
@@ -230,7 +284,11 @@ func (o *output) items() error {
 
 // merge merges the item's values along the chain. If it is one link's alone, this link comes with it.
 func (o *output) merge(i int) (v php.Value, only *linkData) {
-	for _, d := range o.links {
+	links := o.links
+	if o.format == lateArray && !items[i].coreOnly {
+		links = links[:1]
+	}
+	for _, d := range links {
 		next := d.values[i]
 		switch {
 		case next == nil:

@@ -238,6 +238,55 @@ func TestStaticArray139(t *testing.T) {
 	}
 }
 
+// From 1.46 on StaticArray has nothing of what a language falls back to, except what core alone can set.
+func TestLateFallback(t *testing.T) {
+	v := Version{1, 46}
+	for f, late := range map[Format]bool{CDB: false, StaticArray: true} {
+		if v.LateFallback(f) != late || (Version{1, 45}).LateFallback(f) {
+			t.Errorf("%s: LateFallback is not %v", f.FileName("de"), late)
+		}
+	}
+	got := compileSmall(t, v, StaticArray)
+	for _, want := range []string{
+		"\t'bookstoreList' => [\n\t\t'v',\n\t\t[\n\t\t\t'y' => 'http://y',\n\t\t\t'inherit' => true,\n\t\t],\n\t],\n",
+		"\t'messages' => [\n\t\t'search' => 'de:Suche',\n\t\t12 => 'de:',\n\t\t'php' => 'de:aus PHP',\n\t],\n\t'rtl' => false,\n",
+		"\t'linkTrail' => '/^([a-z]+)(.*)$/sD',\n",
+		"\t'dateFormats' => null,\n",
+		"\t'preloadedMessages' => [\n\t\t'v',\n\t\t[\n\t\t],\n\t],\n",
+		"\t'pluralRules' => [\n\t\t'v',\n\t\t[\n\t\t],\n\t],\n",
+		"\t\t\t'als',\n\t\t\t'en',\n",
+		"\t'deps' => [\n\t\t'v',\n\t\t[\n\t\t],\n\t],\n\t'list' => [\n\t\t'v',\n\t\t[\n\t\t],\n\t],\n" +
+			"\t'preload' => [\n\t\t'v',\n\t\t[\n\t\t],\n\t],\n];\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("de.l10n.php has no\n%s\nin\n%s", want, got)
+		}
+	}
+
+	// Messages whose keys are 0, 1 … are a list; with none there is no array.
+	compile := func(src string) string {
+		t.Helper()
+		w := small(v)
+		w.components = []component{{messages: []folder{{"core", map[string]string{"en": src}}}}}
+		c := NewCompiler(v)
+		in, err := w.input(c, "en")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := c.Compile(nil, StaticArray, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(got)
+	}
+	if got, want := compile(`{"0": "a", "1": "it's"}`), "\t'messages' => [\n\t\t'en:a',\n\t\t'en:it\\'s',\n\t],\n"; !strings.Contains(got, want) {
+		t.Errorf("en.l10n.php has no\n%s\nin\n%s", want, got)
+	}
+	if got := compile("{}"); strings.Contains(got, "'messages'") {
+		t.Errorf("en.l10n.php has messages:\n%s", got)
+	}
+}
+
 func TestStoreCDB(t *testing.T) {
 	data := []byte(compileSmall(t, Version{1, 43}, CDB))
 	checkCDB(t, data)
@@ -371,10 +420,10 @@ func TestChain(t *testing.T) {
 			t.Fatal(err)
 		}
 		sequence, original, err := Chain(tt.language, core)
-		got := fmt.Sprint(sequence, original, err)
-		want := fmt.Sprint(tt.sequence, tt.original, nil)
+		got := fmt.Sprint(sequence, " ", original, " ", err)
+		want := fmt.Sprint(tt.sequence, " ", tt.original, " <nil>")
 		if tt.err != "" {
-			want = fmt.Sprint([]string(nil), []string(nil), tt.err)
+			want = "[] [] " + tt.err
 		}
 		if got != want {
 			t.Errorf("%s: %s: %s, want %s", tt.language, tt.src, got, want)
@@ -550,6 +599,14 @@ func TestAliases(t *testing.T) {
 	if a.Part("de").Digest() == read(Version{}, src, 100).Part("de").Digest() {
 		t.Error("the zero version does not see linkTrail")
 	}
+	if diff := cmp.Diff("[100 => x, 1 => y]", show(a.Part("ar").files[0].values[itemNamespaces])); diff != "" {
+		t.Errorf("namespaces: a constant of core's is not core's (-want +got):\n%s", diff)
+	}
+	// To read this, all of it must be evaluated.
+	const whole = "<?php $x = [ 'B' ]; $specialPageAliases['de'] = [ 'A' => $x ]; $linkTrail = [ 'de' => 'x' ];"
+	if a.Part("de").Digest() != read(Version{1, 43}, whole, 100).Part("de").Digest() {
+		t.Error("1.43 sees linkTrail")
+	}
 	for src, want := range map[string]string{
 		"<?php $namespaceNames['de'] = 'x';":    "a.php: de: $namespaceNames: want an array",
 		"<?php $namespaceNames = [ NS_X => 1];": "a.php:1:",
@@ -559,6 +616,14 @@ func TestAliases(t *testing.T) {
 			t.Errorf("%s: error %v, want %s", src, err, want)
 		}
 	}
+}
+
+func show(v php.Value) string {
+	var list []string
+	for k, v := range v.(*php.Array).All() {
+		list = append(list, fmt.Sprint(k, " => ", v))
+	}
+	return "[" + strings.Join(list, ", ") + "]"
 }
 
 // What a fragment holds is what Size tells, and less than three times its files.

@@ -46,6 +46,7 @@ type Fragment struct {
 	numbers   []uint32
 	ends      []uint32
 	text      []byte
+	names     int // bytes of keys
 	aliases   []*aliasSection
 	component bool
 
@@ -91,6 +92,7 @@ func (c *Compiler) Fragment(language string, in FragmentInput) (*Fragment, error
 			count += len(messages)
 			for i := range messages {
 				size += len(messages[i].Value)
+				f.names += len(messages[i].Key)
 			}
 		}
 	}
@@ -219,8 +221,8 @@ func (f *Fragment) Digest() [32]byte {
 
 // Size is roughly how many bytes of memory the fragment holds once it is rendered for one format.
 func (f *Fragment) Size() int {
-	const perRecord = 64 // what is in no text: key, prefixes, quotes, numbers
-	return 256 + 2*len(f.text) + perRecord*len(f.numbers)
+	const rest = 40 // quotes, prefixes, numbers
+	return 256 + 2*len(f.text) + f.names + len(f.numbers)*(rest+len(f.language))
 }
 
 // render returns the messages as format has them.
@@ -249,8 +251,14 @@ func (f *Fragment) render(format Format) *records {
 
 // appendMessage writes one message as a format has it, its text prefixed with the language that it comes from.
 func appendMessage(dst []byte, format Format, key *keyInfo, language string, text []byte) []byte {
-	if format == StaticArray {
-		dst = append(dst, key.line...)
+	if format != CDB {
+		if format == StaticArray {
+			dst = append(dst, key.line...)
+		} else {
+			dst = append(dst, "\t\t"...)
+			dst = append(dst, key.export...)
+			dst = append(dst, " => "...)
+		}
 		dst = append(dst, '\'')
 		dst = append(dst, language...)
 		dst = append(dst, ':')

@@ -56,14 +56,14 @@ func (a linkSources) equal(b linkSources) bool {
 }
 
 // sourcesOf collects what the link's items are made of, in the order of merging.
-func (c *Compiler) sourcesOf(link *Link, skip map[string]bool) linkSources {
+func (c *Compiler) sourcesOf(link *Link, in *Input) linkSources {
 	from := linkSources{core: link.Core, plural: link.Plural}
 	for component, part := range link.Aliases {
 		if part == nil {
 			continue
 		}
 		for _, f := range part.files {
-			if skip[f.key] {
+			if in.SkipFiles[f.key] {
 				continue
 			}
 			// A file under a key that is there already takes its place.
@@ -81,21 +81,26 @@ func (c *Compiler) sourcesOf(link *Link, skip map[string]bool) linkSources {
 				from.arrays = append(from.arrays, f.aliases...)
 			}
 		}
-		from.arrays = together(from.arrays, func(s *aliasSection) string { return s.key })
+		from.arrays = together(from.arrays, in.AliasKeys, func(s *aliasSection) string { return s.key })
 	}
 	return from
 }
 
-// together moves sections behind the first of the same key.
-func together[S any](sections []S, key func(S) string) []S {
-	first := make(map[string]int, len(sections))
-	moved := false
+// together sorts sections by the places of their keys in registered; without it, it moves them behind the first of the same key.
+func together[S any](sections []S, registered []string, key func(S) string) []S {
+	first := make(map[string]int, max(len(sections), len(registered)))
+	for i, k := range registered {
+		if _, ok := first[k]; !ok {
+			first[k] = i
+		}
+	}
+	moved := len(registered) > 0
 	for i, s := range sections {
 		if at, ok := first[key(s)]; ok {
 			moved = moved || at != i-1
 			continue
 		}
-		first[key(s)] = i
+		first[key(s)] = len(registered) + i
 	}
 	if !moved {
 		return sections
@@ -106,8 +111,8 @@ func together[S any](sections []S, key func(S) string) []S {
 }
 
 // data returns the link's data. The last one of each language is kept: English is a link of every chain.
-func (c *Compiler) data(link *Link, skip map[string]bool) *linkData {
-	from := c.sourcesOf(link, skip)
+func (c *Compiler) data(link *Link, in *Input) *linkData {
+	from := c.sourcesOf(link, in)
 	c.mu.Lock()
 	d := c.links[link.Language]
 	c.mu.Unlock()
@@ -267,7 +272,7 @@ func truthy(v php.Value) bool {
 	return v.(*php.Array).Len() > 0
 }
 
-// underscored is PHP's str_replace( ' ', '_', v ): all elements but arrays become strings.
+// underscored is PHP's str_replace( ' ', '_', v ): all elements become strings, arrays the word "Array", with a warning.
 func underscored(v php.Value) php.Value {
 	a, ok := v.(*php.Array)
 	if !ok {
@@ -276,10 +281,11 @@ func underscored(v php.Value) php.Value {
 	}
 	out := &php.Array{}
 	for k, v := range a.All() {
-		if s, ok := php.ToString(v); ok {
-			v = strings.ReplaceAll(s, " ", "_")
+		s, ok := php.ToString(v)
+		if !ok {
+			s = "Array"
 		}
-		out.Set(k, v)
+		out.Set(k, strings.ReplaceAll(s, " ", "_"))
 	}
 	return out
 }
@@ -288,7 +294,9 @@ func underscored(v php.Value) php.Value {
 func final(i int, v php.Value) php.Value {
 	switch i {
 	case itemNamespaces:
-		return underscored(v)
+		if v != nil {
+			return underscored(v)
+		}
 	case itemAliases:
 		if a, ok := v.(*php.Array); ok {
 			out := &php.Array{}

@@ -1,6 +1,7 @@
 package l10n
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -10,12 +11,15 @@ import (
 
 // messages writes all messages: along the chain, of each language JSON's, then those of ExtensionMessagesFiles and of
 // MessagesXx.php; of a key, the first.
-func (o *output) messages() error {
-	if err := o.origins(); err != nil {
-		return err
+func (o *output) messages() {
+	o.origins()
+	links := o.in.Links
+	if o.format == lateArray {
+		links = links[:1]
+		o.dst = append(o.dst, messagesOpen...)
 	}
-	for i := range o.in.Links {
-		link := &o.in.Links[i]
+	for i := range links {
+		link := &links[i]
 		for _, s := range o.sections(link) {
 			o.section(s.Fragment, s.from, s.to)
 		}
@@ -37,23 +41,50 @@ func (o *output) messages() error {
 			if !ok {
 				continue
 			}
-			language, ok := o.from[n]
-			if !ok {
-				language, ok = from[n]
-			}
-			if !ok {
-				language = o.in.Language
-			}
-			o.message(n, language, v)
+			o.message(n, cmp.Or(o.from[n], from[n], o.in.Language), v)
 		}
 	}
 	o.starts = append(o.starts, uint32(len(o.dst)-o.base))
-	return nil
+	if o.format == lateArray {
+		o.closeMessages()
+	}
 }
 
-// origins finds the languages that keys of ExtensionMessagesFiles are said to come from, which apply to JSON's messages under these
-// keys too: recache() reads these files before any JSON, each for the whole chain.
-func (o *output) origins() error {
+// messagesOpen is before the messages where they are an array of their own.
+const messagesOpen = "\t'messages' => [\n"
+
+// closeMessages ends the array of messages. There is none without messages, and a list goes without its keys.
+func (o *output) closeMessages() {
+	begin := o.base + int(o.starts[0])
+	if len(o.order) == 0 {
+		o.dst = o.dst[:begin-len(messagesOpen)]
+		return
+	}
+	if o.isList(o.order) {
+		written := slices.Clone(o.dst[begin:])
+		o.dst = o.dst[:begin]
+		for i, n := range o.order {
+			line := written[o.starts[i]-o.starts[0] : o.starts[i+1]-o.starts[0]]
+			o.dst = append(o.dst, "\t\t"...)
+			o.dst = append(o.dst, line[len("\t\t")+len(o.keys[n].export)+len(" => "):]...)
+		}
+	}
+	o.dst = append(o.dst, "\t],\n"...)
+}
+
+// isList tells whether keys are 0, 1, 2 … in this order.
+func (o *output) isList(keys []uint32) bool {
+	for i, n := range keys {
+		if o.keys[n].export != strconv.Itoa(i) {
+			return false
+		}
+	}
+	return true
+}
+
+// origins finds from which languages messages of ExtensionMessagesFiles are said to come: each from the first of the chain in the
+// first file that has it. recache() reads these files before any JSON, so that holds for JSON's messages under these keys too.
+func (o *output) origins() {
 	o.from = nil
 	type source struct {
 		place
@@ -67,7 +98,7 @@ func (o *output) origins() error {
 		}
 	}
 	if len(sources) == 0 {
-		return nil
+		return
 	}
 	slices.SortStableFunc(sources, func(a, b source) int { return a.place.compare(b.place) })
 	o.from = map[uint32]string{}
@@ -80,17 +111,17 @@ func (o *output) origins() error {
 			}
 		}
 	}
-	return nil
 }
 
-// laterSources finds the languages behind link i whose JSON has some of the messages.
+// laterSources finds from which languages messages of link i's MessagesXx.php are said to come, since this says nothing of its own:
+// each from the first language behind it whose JSON has it, if one has.
 func (o *output) laterSources(i int, messages *php.Array) map[uint32]string {
 	wanted := map[uint32]bool{}
 	for k := range messages.All() {
 		wanted[o.number(k)] = true
 	}
 	found := map[uint32]string{}
-	for j := i + 1; j < len(o.in.Links); j++ {
+	for j := i + 1; j < len(o.in.Links) && o.format != lateArray; j++ {
 		link := &o.in.Links[j]
 		for _, s := range o.sections(link) {
 			for _, n := range s.numbers[s.from:s.to] {
@@ -113,17 +144,25 @@ type linkSection struct {
 // sections returns the link's sections of messages in the order of MediaWiki's message folders.
 func (o *output) sections(link *Link) []linkSection {
 	var all []linkSection
-	for _, f := range link.Fragments {
+	for i, f := range link.Fragments {
 		if f == nil {
 			continue
 		}
 		for _, s := range f.sections {
-			if !f.component || !o.c.coreKeys[s.key] {
+			// Core's folders replace those that components have under their keys.
+			if i == 0 && !f.component || !o.c.coreKeys[s.key] {
 				all = append(all, linkSection{f, s})
 			}
 		}
 	}
-	return together(all, func(s linkSection) string { return s.key })
+	var registered []string
+	if len(o.in.MessageKeys) > 0 {
+		for _, d := range CoreMessageDirs(o.c.version) {
+			registered = append(registered, d.Key)
+		}
+		registered = append(registered, o.in.MessageKeys...)
+	}
+	return together(all, registered, func(s linkSection) string { return s.key })
 }
 
 // number returns a key's number, which may be a new one.
@@ -289,7 +328,14 @@ func (o *output) preload() error {
 	start := len(o.dst)
 	o.record("preload")
 	if o.format == CDB {
-		dst := append(beginRecord(o.dst, "preload"), `a:3:{s:8:"messages";a:`...)
+		parts := o.preloadedItems()
+		if !o.c.version.nullsPreloaded() {
+			wanted = slices.DeleteFunc(wanted, func(n uint32) bool { _, ok := o.written(n); return !ok })
+			parts = slices.DeleteFunc(parts, func(i namedValue) bool { return i.value == nil })
+		}
+		dst := append(beginRecord(o.dst, "preload"), "a:"...)
+		dst = strconv.AppendInt(dst, int64(1+len(parts)), 10)
+		dst = append(dst, `:{s:8:"messages";a:`...)
 		dst = strconv.AppendInt(dst, int64(len(wanted)), 10)
 		dst = append(dst, ":{"...)
 		for _, n := range wanted {
@@ -301,21 +347,25 @@ func (o *output) preload() error {
 				dst = append(dst, "N;"...)
 			}
 		}
-		dst = append(dst, `}s:11:"dateFormats";`...)
-		dst = php.AppendSerialize(dst, o.dates)
-		dst = append(dst, `s:14:"namespaceNames";`...)
-		dst = php.AppendSerialize(dst, o.namespaces)
+		dst = append(dst, '}')
+		for _, v := range parts {
+			dst = php.AppendSerialize(dst, v.name)
+			dst = php.AppendSerialize(dst, v.value)
+		}
 		o.dst = endRecord(append(dst, '}'), start, len("preload"))
 		return nil
 	}
 	dst := append(o.dst, "\t'preload' => "...)
 	dst = o.openValue(dst)
 	dst = append(dst, "\t\t\t'messages' => [\n"...)
+	keyless := o.c.version.lists() && o.isList(wanted)
 	for _, n := range wanted {
 		key := &o.keys[n]
 		dst = append(dst, "\t\t\t\t"...)
-		dst = append(dst, key.export...)
-		dst = append(dst, " => "...)
+		if !keyless {
+			dst = append(dst, key.export...)
+			dst = append(dst, " => "...)
+		}
 		if line, ok := o.written(n); ok {
 			dst = append(dst, line[len(key.line):]...)
 		} else {
@@ -323,10 +373,7 @@ func (o *output) preload() error {
 		}
 	}
 	dst = append(dst, "\t\t\t],\n"...)
-	for _, v := range []struct {
-		name  string
-		value php.Value
-	}{{"dateFormats", o.dates}, {"namespaceNames", o.namespaces}} {
+	for _, v := range o.preloadedItems() {
 		dst = append(dst, "\t\t\t'"...)
 		dst = append(dst, v.name...)
 		dst = append(dst, "' => "...)
@@ -339,6 +386,16 @@ func (o *output) preload() error {
 	}
 	o.dst = append(dst, "\t\t],\n\t],\n"...)
 	return nil
+}
+
+// A namedValue is an item that is loaded with a language.
+type namedValue struct {
+	name  string
+	value php.Value
+}
+
+func (o *output) preloadedItems() []namedValue {
+	return []namedValue{{"dateFormats", o.dates}, {"namespaceNames", o.namespaces}}
 }
 
 // wantedMessages are the keys of $preloadedMessages, each once.

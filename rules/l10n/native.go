@@ -13,7 +13,6 @@ import (
 	"sync"
 
 	"github.com/mwbuild/mwbuild/graph/action"
-	"github.com/mwbuild/mwbuild/internal/workspace"
 	"github.com/mwbuild/mwbuild/rules/l10n/php"
 	"github.com/mwbuild/mwbuild/rules/l10n/plural"
 )
@@ -28,15 +27,19 @@ const (
 	OutputKind   = "l10n output 1"   // one compiled language
 )
 
+// formatNames are what mw_l10n calls the formats.
+var formatNames = map[string]Format{"cdb": CDB, "php": StaticArray}
+
 // Tree is where native actions read files.
 type Tree interface {
-	ReadFile(path string) ([]byte, error)
-	Digest(path string) (workspace.Digest, error)
+	ReadDigested(path string) ([]byte, error) // what has the digest in the action's key, or an error
 }
 
 // Natives computes the native actions. Fragments and their like are kept parsed, up to a bound, for the outputs that
 // read them; what was dropped is read from its files again.
 type Natives struct {
+	Commits *Commits // where updates find what a commit has; nil for no updates from commits
+
 	tree Tree
 
 	// What is read is read for all versions; what a version leaves out is left out by the outputs.
@@ -67,24 +70,8 @@ func NewNatives(tree Tree) *Natives {
 // Functions are the functions of all kinds.
 func (n *Natives) Functions() map[string]func(context.Context, *action.Native) ([]action.Made, error) {
 	return map[string]func(context.Context, *action.Native) ([]action.Made, error){
-		FragmentKind: n.fragment, UpdateKind: n.fragment, CoreKind: n.core, PluralsKind: n.plurals, AliasesKind: n.aliases, OutputKind: n.output,
+		FragmentKind: n.fragment, NewerKind: n.fragment, UpdateKind: n.update, CoreKind: n.core, PluralsKind: n.plurals, AliasesKind: n.aliases, OutputKind: n.output,
 	}
-}
-
-// read returns a file's bytes, which must be those that are in the action's key.
-func (n *Natives) read(file string) ([]byte, error) {
-	want, err := n.tree.Digest(file)
-	if err != nil {
-		return nil, err
-	}
-	data, err := n.tree.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	if sha256.Sum256(data) != want.SHA256 {
-		return nil, fmt.Errorf("%s changed while it was read; build again", file)
-	}
-	return data, nil
 }
 
 // parse returns what an action reads, parsed: a *Fragment, *Core, *Aliases, or map of plural rules.
@@ -127,19 +114,21 @@ func (n *Natives) parseNow(do *action.Native) (any, error) {
 	data := make([][]byte, len(do.Files))
 	for i, f := range do.Files {
 		var err error
-		if data[i], err = n.read(f.Path); err != nil {
+		if data[i], err = n.tree.ReadDigested(f.Path); err != nil {
 			return nil, err
 		}
 	}
 	switch do.Kind {
 	case FragmentKind:
-		var in FragmentInput
+		in := FragmentInput{Component: do.Params["component"] != ""}
 		for i, f := range do.Files {
 			in.add(f.Role, Source{f.Path, data[i]})
 		}
 		return c.Fragment(do.Params["language"], in)
 	case UpdateKind:
-		in, err := n.updateInput(do)
+		return n.updated(do, data)
+	case NewerKind:
+		in, err := n.newer(do, data)
 		if err != nil {
 			return nil, err
 		}
@@ -264,9 +253,16 @@ func (n *Natives) output(ctx context.Context, do *action.Native) ([]action.Made,
 		return nil, err
 	}
 	in := &Input{Language: do.Params["language"], SkipFiles: map[string]bool{}}
-	for _, key := range strings.Fields(do.Params["skip"]) {
+	lines := func(param string) []string {
+		if do.Params[param] == "" {
+			return nil
+		}
+		return strings.Split(do.Params[param], "\n")
+	}
+	for _, key := range lines("skip") {
 		in.SkipFiles[key] = true
 	}
+	in.MessageKeys, in.AliasKeys = lines("message keys"), lines("alias keys")
 	for _, i := range do.Inputs {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -293,16 +289,14 @@ func (n *Natives) output(ctx context.Context, do *action.Native) ([]action.Made,
 		case "fragment":
 			link.Fragments = append(link.Fragments, value.(*Fragment))
 		case "aliases":
-			if part := value.(*Aliases).Part(language); part != nil {
-				link.Aliases = append(link.Aliases, part)
-			}
+			link.Aliases = append(link.Aliases, value.(*Aliases).Part(language)) // nil keeps the others' places
 		default:
 			return nil, fmt.Errorf("input %s has no role in an output", i.Role)
 		}
 	}
-	format := CDB
-	if do.Params["format"] == "php" {
-		format = StaticArray
+	format, ok := formatNames[do.Params["format"]]
+	if !ok {
+		return nil, fmt.Errorf("there is no format %q", do.Params["format"])
 	}
 	buf := buffers.Get().(*[]byte)
 	data, err := n.compiler.For(v).Compile((*buf)[:0], format, in)

@@ -1,6 +1,7 @@
 package l10n
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -28,8 +29,8 @@ var hooks = []string{"LocalisationCacheRecache", "LocalisationCacheRecacheFallba
 // AnalyseComponent finds what an extension or skin says: args has "manifests", its extension.json or skin.json files.
 //
 // The result, for the built-in rules: "fragments", the files of each language as pairs of role and path; "dirs", the folders
-// that these are in; "files", those of ExtensionMessagesFiles; "keys", under which messages and aliases in JSON are registered, and "file_keys",
-// under which PHP files are; "constants", the namespaces' numbers; "hooks", those that change localisation by code.
+// that these are in; "files", those of ExtensionMessagesFiles; "message_keys" and "alias_keys", under which messages and aliases in JSON are
+// registered, in their order, and "file_keys", under which PHP files are; "constants", the namespaces' numbers; "hooks", those that change localisation by code.
 //
 // It follows ExtensionProcessor: folders and files are relative to their manifest.
 func AnalyseComponent(_ context.Context, files Files, pkg string, args map[string]any) (any, error) {
@@ -46,7 +47,8 @@ func AnalyseComponent(_ context.Context, files Files, pkg string, args map[strin
 
 // AnalyseCore finds what MediaWiki's core says; args may have "extra_languages", codes that are no languages of Names.php.
 //
-// Beside what [AnalyseComponent] tells the result has "version"; "core", the PHP file of each language that has one;
+// Beside what [AnalyseComponent] tells the result has "version"; "late_fallback", the formats in which MediaWiki looks up what
+// a language lacks when it reads the file; "json_aliases", whether it knows TranslationAliasesDirs; "core", the PHP file of each language that has one;
 // "plurals", the files of plural rules; and "chains", for each language that MediaWiki compiles those whose texts it
 // reads: itself, what it falls back to, English.
 func AnalyseCore(_ context.Context, files Files, pkg string, args map[string]any) (any, error) {
@@ -55,11 +57,14 @@ func AnalyseCore(_ context.Context, files Files, pkg string, args map[string]any
 	if err != nil {
 		return nil, err
 	}
+	if err := a.knowsItems(version); err != nil {
+		return nil, err
+	}
 	for _, d := range CoreMessageDirs(version) {
 		if err := a.messages("messages "+d.Key, path.Join(pkg, d.Path)); err != nil {
 			return nil, err
 		}
-		a.keys[d.Key] = true
+		a.messageKeys = append(a.messageKeys, d.Key)
 	}
 	core := map[string]string{}
 	names, err := files.Glob("languages/messages/Messages*.php")
@@ -105,6 +110,14 @@ func AnalyseCore(_ context.Context, files Files, pkg string, args map[string]any
 	}
 	res := a.result()
 	res["version"] = version.String()
+	late := []any{}
+	for _, name := range sortedKeys(formatNames) {
+		if version.LateFallback(formatNames[name]) {
+			late = append(late, name)
+		}
+	}
+	res["late_fallback"] = late
+	res["json_aliases"] = version.jsonAliases()
 	res["chains"] = chains
 	res["core"] = anyMap(core)
 	plurals := []any{}
@@ -144,14 +157,15 @@ type analysis struct {
 	fragments map[string][]any // by language: pairs of role and path
 	dirs      []any            // pairs of role and folder
 	php       []any
-	keys      map[string]bool
 	fileKeys  map[string]bool
-	constants map[string]string
-	hooks     []string
+
+	messageKeys, aliasKeys []string
+	constants              map[string]string
+	hooks                  []string
 }
 
 func newAnalysis(files Files, pkg string) *analysis {
-	return &analysis{files: files, pkg: pkg, fragments: map[string][]any{}, dirs: []any{}, php: []any{}, keys: map[string]bool{}, fileKeys: map[string]bool{}, constants: map[string]string{}}
+	return &analysis{files: files, pkg: pkg, fragments: map[string][]any{}, dirs: []any{}, php: []any{}, fileKeys: map[string]bool{}, constants: map[string]string{}}
 }
 
 func (a *analysis) result() map[string]any {
@@ -168,7 +182,7 @@ func (a *analysis) result() map[string]any {
 	}
 	return map[string]any{
 		"fragments": fragments, "dirs": a.dirs, "files": a.php, "constants": anyMap(a.constants), "hooks": list(a.hooks),
-		"keys": list(slices.Sorted(maps.Keys(a.keys))), "file_keys": list(slices.Sorted(maps.Keys(a.fileKeys))),
+		"message_keys": list(a.messageKeys), "alias_keys": list(a.aliasKeys), "file_keys": list(slices.Sorted(maps.Keys(a.fileKeys))),
 	}
 }
 
@@ -237,7 +251,10 @@ func (a *analysis) manifest(name string) error {
 		}
 		return s, nil
 	}
-	for _, s := range []struct{ section, role string }{{"MessagesDirs", "messages "}, {"TranslationAliasesDirs", "aliases "}} {
+	for _, s := range []struct {
+		section, role string
+		keys          *[]string
+	}{{"MessagesDirs", "messages ", &a.messageKeys}, {"TranslationAliasesDirs", "aliases ", &a.aliasKeys}} {
 		dirs, err := section(s.section)
 		if err != nil {
 			return err
@@ -247,7 +264,9 @@ func (a *analysis) manifest(name string) error {
 			if !ok {
 				list = php.List(v)
 			}
-			a.keys[key.String()] = true
+			if list.Len() > 0 {
+				*s.keys = append(*s.keys, key.String())
+			}
 			for _, v := range list.All() {
 				to, ok := v.(string)
 				if !ok {
@@ -326,6 +345,31 @@ func (a *analysis) version() (Version, error) {
 		return v, fmt.Errorf("%s: %w", file, err)
 	}
 	return v, nil
+}
+
+// knowsItems refuses a MediaWiki whose LocalisationCache has other items than those known of its version: some came in
+// between two patches. A tree without that class is not looked at.
+func (a *analysis) knowsItems(v Version) error {
+	for _, place := range []string{"includes/language/LocalisationCache.php", "includes/Language/LocalisationCache.php"} {
+		file := path.Join(a.pkg, place)
+		if !a.files.Has(file) {
+			continue
+		}
+		src, err := a.files.Read(file)
+		if err != nil {
+			return err
+		}
+		for i := range items {
+			if has := bytes.Contains(src, []byte("'"+items[i].name+"'")); has != v.has(i) {
+				verb := "lacks"
+				if has {
+					verb = "has"
+				}
+				return fmt.Errorf("%s %s the item %s, other than is known of MediaWiki %s, so its localisation cannot be compiled natively: update it to the latest patch, or set compiler of mw_l10n", file, verb, items[i].name, v)
+			}
+		}
+	}
+	return nil
 }
 
 // languages are the codes that MediaWiki knows, and args' extra ones, sorted.

@@ -22,6 +22,7 @@ type world struct {
 	core       map[string]string // MessagesXx.php by language, without <?php
 	plural     map[string]*plural.Rules
 	components []component // core first
+	ordered    bool        // whether inputs have MessageKeys and AliasKeys
 }
 
 type component struct {
@@ -50,33 +51,17 @@ func sectionsOf(folders []folder, language string) (sections []Section) {
 	return sections
 }
 
-// input reads what a language's file is made of.
-func (w *world) input(c *Compiler, language string) (*Input, error) {
-	in := &Input{Language: language, SkipFiles: map[string]bool{}}
-	cores := map[string]*Core{}
-	core := func(language string) (err error) {
-		if src, ok := w.core[language]; ok {
-			cores[language], err = c.Core("Messages-"+language+".php", []byte("<?php\n"+src))
-		}
-		return err
-	}
-	if err := core(language); err != nil {
-		return nil, err
-	}
-	sequence, _, err := Chain(language, cores[language])
-	if err != nil {
-		return nil, err
-	}
-	for _, link := range append([]string{language}, sequence...) {
-		if err := core(link); err != nil {
-			return nil, err
-		}
-		in.Links = append(in.Links, Link{Language: link, Core: cores[link], Plural: w.plural[link]})
-	}
-	for i, component := range w.components {
-		for _, f := range append(slices.Clone(component.messages), component.aliases...) {
-			in.SkipFiles[f.key] = true
-		}
+// A reader reads a world's files, each once.
+type reader struct {
+	*world
+	*Compiler
+	links   map[string]*Link
+	aliases []*Aliases // by component
+}
+
+func (w *world) reader(c *Compiler) (*reader, error) {
+	r := &reader{world: w, Compiler: c, links: map[string]*Link{}}
+	for _, component := range w.components {
 		var files []AliasFile
 		for _, f := range component.files {
 			files = append(files, AliasFile{f[0], f[0] + ".php", []byte("<?php\n" + f[1])})
@@ -85,30 +70,88 @@ func (w *world) input(c *Compiler, language string) (*Input, error) {
 		if err != nil {
 			return nil, err
 		}
-		for j := range in.Links {
-			link := &in.Links[j]
-			link.Aliases = append(link.Aliases, aliases.Part(link.Language))
-			from := FragmentInput{sectionsOf(component.messages, link.Language), sectionsOf(component.aliases, link.Language), i > 0}
-			if len(from.Messages)+len(from.Aliases) == 0 {
-				link.Fragments = append(link.Fragments, nil)
-				continue
-			}
-			f, err := c.Fragment(link.Language, from)
-			if err != nil {
-				return nil, err
-			}
-			link.Fragments = append(link.Fragments, f)
+		r.aliases = append(r.aliases, aliases)
+	}
+	return r, nil
+}
+
+// link reads what a language's link is made of.
+func (r *reader) link(language string) (*Link, error) {
+	if link := r.links[language]; link != nil {
+		return link, nil
+	}
+	link := &Link{Language: language, Plural: r.plural[language]}
+	var err error
+	if src, ok := r.core[language]; ok {
+		if link.Core, err = r.Core("Messages-"+language+".php", []byte("<?php\n"+src)); err != nil {
+			return nil, err
 		}
 	}
-	for _, d := range CoreMessageDirs(w.version) {
+	for i, component := range r.components {
+		link.Aliases = append(link.Aliases, r.aliases[i].Part(language))
+		in := FragmentInput{sectionsOf(component.messages, language), sectionsOf(component.aliases, language), i > 0}
+		var f *Fragment
+		if len(in.Messages)+len(in.Aliases) > 0 {
+			if f, err = r.Fragment(language, in); err != nil {
+				return nil, err
+			}
+		}
+		link.Fragments = append(link.Fragments, f)
+	}
+	r.links[language] = link
+	return link, nil
+}
+
+// input reads what a language's file is made of.
+func (r *reader) input(language string) (*Input, error) {
+	in := &Input{Language: language, SkipFiles: map[string]bool{}}
+	for _, d := range CoreMessageDirs(r.world.version) {
 		in.SkipFiles[d.Key] = true
+	}
+	for i, component := range r.components {
+		for _, f := range component.messages {
+			in.SkipFiles[f.key] = true
+			if r.ordered && i > 0 {
+				in.MessageKeys = append(in.MessageKeys, f.key)
+			}
+		}
+		for _, f := range component.aliases {
+			in.SkipFiles[f.key] = true
+			if r.ordered {
+				in.AliasKeys = append(in.AliasKeys, f.key)
+			}
+		}
+	}
+	own, err := r.link(language)
+	if err != nil {
+		return nil, err
+	}
+	sequence, _, err := Chain(language, own.Core)
+	if err != nil {
+		return nil, err
+	}
+	for _, code := range append([]string{language}, sequence...) {
+		link, err := r.link(code)
+		if err != nil {
+			return nil, err
+		}
+		in.Links = append(in.Links, *link)
 	}
 	return in, nil
 }
 
+// input reads what a language's file is made of.
+func (w *world) input(c *Compiler, language string) (*Input, error) {
+	r, err := w.reader(c)
+	if err != nil {
+		return nil, err
+	}
+	return r.input(language)
+}
+
 // recache is LocalisationCache::recache step by step, without any of what makes the compiler fast: the arrays that it hands to the
-// store, in order.
-func (w *world) recache(t fataler, code string) *php.Array {
+// store, in order. late is whether the store falls back late; the messages are an array of their own then.
+func (w *world) recache(t fataler, code string, late bool) *php.Array {
 	// Properties of the class.
 	newer := !w.version.before(Version{1, 41})
 	allKeys := wanted(w.version, false)
@@ -311,6 +354,9 @@ func (w *world) recache(t fataler, code string) *php.Array {
 	}
 
 	codeSequence := append([]string{code}, sequence...)
+	if late {
+		codeSequence = codeSequence[:1]
+	}
 	sourceLanguage := map[php.Key]string{}
 	extensionData := map[string]*php.Array{}
 	for _, cs := range codeSequence {
@@ -390,12 +436,16 @@ func (w *world) recache(t fataler, code string) *php.Array {
 
 	set := func(key string, v php.Value) { allData.Set(php.StringKey(key), v) }
 	set("deps", &php.Array{})
-	set("namespaceNames", underscored(get(allData, "namespaceNames")))
-	pages := &php.Array{}
-	for k, v := range get(allData, "specialPageAliases").(*php.Array).All() {
-		pages.Set(k, underscored(v))
+	if v := get(allData, "namespaceNames"); v != nil {
+		set("namespaceNames", underscored(v))
 	}
-	set("specialPageAliases", pages)
+	if v := get(allData, "specialPageAliases"); v != nil {
+		pages := &php.Array{}
+		for k, v := range v.(*php.Array).All() {
+			pages.Set(k, underscored(v))
+		}
+		set("specialPageAliases", pages)
+	}
 	for _, k := range []string{"pluralRules", "compiledPluralRules", "pluralRuleTypes"} {
 		if get(allData, k) == nil {
 			set(k, &php.Array{})
@@ -415,6 +465,20 @@ func (w *world) recache(t fataler, code string) *php.Array {
 		text, _ := php.ToString(v)
 		messages.Set(k, language+":"+text)
 	}
+	if late {
+		for _, k := range []string{"preloadedMessages", "list", "preload"} {
+			set(k, &php.Array{})
+		}
+		stored := &php.Array{}
+		for k, v := range allData.All() {
+			if k.Str != "messages" {
+				stored.Set(k, v)
+			} else if messages.Len() > 0 {
+				stored.Set(k, messages)
+			}
+		}
+		return stored
+	}
 	list := &php.Array{}
 	list.Set(php.StringKey("messages"), keys)
 	set("list", list)
@@ -422,12 +486,18 @@ func (w *world) recache(t fataler, code string) *php.Array {
 	for _, k := range get(allData, "preloadedMessages").(*php.Array).All() {
 		text, _ := php.ToString(k)
 		v, _ := messages.Get(php.StringKey(text))
+		if v == nil && !w.version.before(Version{1, 46}) {
+			continue
+		}
 		loaded.Set(php.StringKey(text), v)
 	}
 	preload := &php.Array{}
 	preload.Set(php.StringKey("messages"), loaded)
-	preload.Set(php.StringKey("dateFormats"), get(allData, "dateFormats"))
-	preload.Set(php.StringKey("namespaceNames"), get(allData, "namespaceNames"))
+	for _, k := range []string{"dateFormats", "namespaceNames"} {
+		if v := get(allData, k); v != nil || w.version.before(Version{1, 46}) {
+			preload.Set(php.StringKey(k), v)
+		}
+	}
 	set("preload", preload)
 
 	stored := &php.Array{}
@@ -456,7 +526,7 @@ func storedAs(f Format, v Version, stored *php.Array) string {
 	}
 	encoded := &php.Array{}
 	for k, v := range stored.All() {
-		if a, ok := v.(*php.Array); ok {
+		if a, ok := v.(*php.Array); ok && k.Str != "messages" {
 			v = php.List("v", a)
 		}
 		encoded.Set(k, v)
@@ -470,11 +540,11 @@ type fataler interface{ Fatal(...any) }
 
 // drawWorld makes a world in which much collides.
 func drawWorld(t *rapid.T) *world {
-	versions := []Version{{1, 39}, {1, 43}}
+	versions := []Version{{1, 39}, {1, 41}, {1, 43}, {1, 46}}
 	w := &world{version: rapid.SampledFrom(versions).Draw(t, "version"), core: map[string]string{}, plural: map[string]*plural.Rules{}}
 	languages := []string{"en", "de", "de-at", "als"}
 	text := rapid.SampledFrom([]string{"", "a", "it's", `back\slash\`, "nul\x00", "two\nlines", "schön 🦄", "a b c", "',\n"})
-	key := rapid.SampledFrom([]string{"k1", "k2", "k3", "12", "012", "-7", "q'uote", "k\\", "ü", "k 4"})
+	key := rapid.SampledFrom([]string{"k1", "k2", "0", "1", "12", "012", "-7", "q'uote", "k\\", "ü", "k 4"})
 	quoted := func(v php.Value) string { return string(php.AppendExport(nil, v)) }
 	pairs := func(value func() php.Value) *php.Array {
 		a := &php.Array{}
@@ -553,7 +623,7 @@ func drawWorld(t *rapid.T) *world {
 			fmt.Fprintf(&src, "$%s = %s;\n", items[i].name, quoted(v))
 		}
 		if language != "en" {
-			fallback := rapid.SampledFrom([]string{"", "", "de", "als , de", "de-at,de,als,en"}).Draw(t, "fallback")
+			fallback := rapid.SampledFrom([]string{"", "", "de", "als", "als , de", "de-at,als,en"}).Draw(t, "fallback")
 			if fallback != "" && !strings.Contains(","+strings.ReplaceAll(fallback, " ", "")+",", ","+language+",") {
 				fmt.Fprintf(&src, "$fallback = %s;\n", quoted(fallback))
 			}
@@ -594,12 +664,13 @@ func drawWorld(t *rapid.T) *world {
 		}
 		return `{"@metadata":{},"SpecialPageAliases":{` + b.String() + `}}`
 	}
-	// A key that two components share has all languages in both: see Link.
+	// A key that two components share has all languages in both, unless the order of keys is known: see Input.
+	w.ordered = rapid.Bool().Draw(t, "ordered")
 	folders := func(keys []string, src func() string) (all []folder) {
 		for _, k := range keys {
 			f := folder{k, map[string]string{}}
 			for _, language := range languages {
-				if strings.HasPrefix(k, "shared") || rapid.Bool().Draw(t, "file") {
+				if strings.HasPrefix(k, "shared") && !w.ordered || rapid.Bool().Draw(t, "file") {
 					f.files[language] = src()
 				}
 			}
@@ -613,8 +684,10 @@ func drawWorld(t *rapid.T) *world {
 			c.messages = folders([]string{"core", "exif"}, jsonMessages)
 		} else {
 			own := fmt.Sprint("own", i)
-			c.messages = folders(rapid.SampledFrom([][]string{{own}, {own, own, own + "b"}, {"shared1", own}, {own, "shared2", "shared1"}, {"exif"}, nil}).Draw(t, "keys"), jsonMessages)
-			c.aliases = folders(rapid.SampledFrom([][]string{nil, nil, {own}, {"shared3", own}}).Draw(t, "alias keys"), jsonAliases)
+			keys := rapid.SampledFrom([][]string{{own}, {own, own, own + "b"}, {"shared1", own}, {own, "shared2", "shared1"}, {"exif"}, nil})
+			c.messages = folders(keys.Draw(t, "keys"), jsonMessages)
+			keys = rapid.SampledFrom([][]string{nil, nil, {own}, {"shared3", own}})
+			c.aliases = folders(keys.Draw(t, "alias keys"), jsonAliases)
 			if !w.version.jsonAliases() {
 				c.aliases = nil
 			}
@@ -650,15 +723,18 @@ func TestCompileIsRecache(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := drawWorld(t)
 		c := NewCompiler(w.version)
+		r, err := w.reader(c)
+		if err != nil {
+			t.Fatal(err)
+		}
 		for range 2 {
 			for _, language := range slices.Sorted(maps.Keys(w.core)) {
-				in, err := w.input(c, language)
+				in, err := r.input(language)
 				if err != nil {
 					t.Fatal(err)
 				}
-				stored := w.recache(t, language)
 				for _, f := range []Format{StaticArray, CDB} {
-					want := storedAs(f, w.version, stored)
+					want := storedAs(f, w.version, w.recache(t, language, w.version.LateFallback(f)))
 					got, err := c.Compile([]byte("before"), f, in)
 					if err != nil {
 						t.Fatal(err)

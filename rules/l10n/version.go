@@ -2,6 +2,7 @@ package l10n
 
 import (
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -12,10 +13,13 @@ type Version struct{ Major, Minor int }
 
 var (
 	oldest = Version{1, 39}
-	newest = Version{1, 43} // that is known; later ones are refused, for their format may have changed
+	newest = Version{1, 46} // that is known; later ones are refused, for their format may have changed
 )
 
-var versionNumber = regexp.MustCompile(`^([0-9]+)\.([0-9]+)([.-].*)?$`)
+// firstPatch is the first release of a line that is known: 1.39.6 and 1.40.2 brought the languages' names before messages.
+var firstPatch = map[Version]int{{1, 39}: 6, {1, 40}: 2}
+
+var versionNumber = regexp.MustCompile(`^([0-9]+)\.([0-9]+)(?:\.([0-9]+))?(?:-.*)?$`)
 
 // ParseVersion reads MW_VERSION, as "1.43.9" or "1.44.0-alpha", and refuses versions whose localisation is not known here.
 func ParseVersion(s string) (Version, error) {
@@ -24,14 +28,21 @@ func ParseVersion(s string) (Version, error) {
 		return Version{}, fmt.Errorf("%q is no version of MediaWiki; want one as 1.43.9", s)
 	}
 	var v Version
-	for i, n := range []*int{&v.Major, &v.Minor} {
+	patch := math.MaxInt
+	for i, n := range []*int{&v.Major, &v.Minor, &patch} {
+		if m[i+1] == "" {
+			continue
+		}
 		var err error
 		if *n, err = strconv.Atoi(m[i+1]); err != nil {
 			return Version{}, fmt.Errorf("version %q: %w", s, err)
 		}
 	}
 	if v.before(oldest) || newest.before(v) {
-		return Version{}, fmt.Errorf("the localisation of MediaWiki %s cannot be compiled natively, only that of %s to %s", v, oldest, newest)
+		return Version{}, fmt.Errorf("the localisation of MediaWiki %s cannot be compiled natively, only that of %s to %s", s, oldest, newest)
+	}
+	if first := firstPatch[v]; patch < first {
+		return Version{}, fmt.Errorf("the localisation of MediaWiki %s cannot be compiled natively, that of %s.%d can; update to it", s, v, first)
 	}
 	return v, nil
 }
@@ -52,7 +63,7 @@ type Dir struct {
 func CoreMessageDirs(v Version) []Dir {
 	var dirs []Dir
 	for _, d := range coreDirs {
-		if !v.before(d.since) {
+		if !v.before(d.since) && (d.until == Version{} || v.before(d.until)) {
 			dirs = append(dirs, d.Dir)
 		}
 	}
@@ -61,16 +72,25 @@ func CoreMessageDirs(v Version) []Dir {
 
 var coreDirs = []struct {
 	Dir
-	since Version
+	since, until Version
 }{
-	{Dir{"core", "languages/i18n"}, oldest},
-	{Dir{"codex", "languages/i18n/codex"}, Version{1, 43}},
-	{Dir{"exif", "languages/i18n/exif"}, oldest},
-	{Dir{"preferences", "languages/i18n/preferences"}, Version{1, 42}},
-	{Dir{"api", "includes/api/i18n"}, oldest},
-	{Dir{"rest", "includes/Rest/i18n"}, oldest},
-	{Dir{"oojs-ui", "resources/lib/ooui/i18n"}, oldest},
-	{Dir{"paramvalidator", "includes/libs/ParamValidator/i18n"}, oldest},
+	{Dir: Dir{"core", "languages/i18n"}},
+	{Dir: Dir{"botpasswords", "languages/i18n/botpasswords"}, since: Version{1, 45}},
+	{Dir: Dir{"codex", "languages/i18n/codex"}, since: Version{1, 43}},
+	{Dir: Dir{"datetime", "languages/i18n/datetime"}, since: Version{1, 44}},
+	{Dir: Dir{"exif", "languages/i18n/exif"}},
+	{Dir: Dir{"languageconverter", "languages/i18n/languageconverter"}, since: Version{1, 45}},
+	{Dir: Dir{"interwiki", "languages/i18n/interwiki"}, since: Version{1, 45}},
+	{Dir: Dir{"preferences", "languages/i18n/preferences"}, since: Version{1, 43}},
+	{Dir: Dir{"userrights", "languages/i18n/userrights"}, since: Version{1, 46}},
+	{Dir: Dir{"nontranslatable", "languages/i18n/nontranslatable"}, since: Version{1, 45}},
+	{Dir: Dir{"api", "includes/api/i18n"}, until: Version{1, 46}},
+	{Dir: Dir{"api", "includes/Api/i18n"}, since: Version{1, 46}},
+	{Dir: Dir{"rest", "includes/Rest/i18n"}},
+	{Dir: Dir{"oojs-ui", "resources/lib/ooui/i18n"}},
+	{Dir: Dir{"paramvalidator", "includes/libs/ParamValidator/i18n"}},
+	{Dir: Dir{"installer", "includes/installer/i18n"}, since: Version{1, 44}, until: Version{1, 46}},
+	{Dir: Dir{"installer", "includes/Installer/i18n"}, since: Version{1, 46}},
 }
 
 // A merge is what LocalisationCache::mergeItem does with two values of a key.
@@ -103,14 +123,14 @@ var items = []item{
 	{name: "digitTransformTable", coreOnly: true},
 	{name: "separatorTransformTable", coreOnly: true},
 	{name: "minimumGroupingDigits", coreOnly: true},
-	{name: "numberingSystem", coreOnly: true, since: Version{1, 41}},
+	{name: "numberingSystem", coreOnly: true, since: Version{1, 43}},
 	{name: "fallback8bitEncoding", coreOnly: true},
 	{name: "linkPrefixExtension", coreOnly: true},
 	{name: "linkTrail", coreOnly: true},
 	{name: "linkPrefixCharset", coreOnly: true},
 	{name: "namespaceAliases", merge: mapMerge},
 	{name: "dateFormats", merge: mapMerge},
-	{name: "jsDateFormats", merge: mapMerge, since: Version{1, 42}},
+	{name: "jsDateFormats", merge: mapMerge, since: Version{1, 43}},
 	{name: "datePreferences", coreOnly: true},
 	{name: "datePreferenceMigrationMap", coreOnly: true},
 	{name: "defaultDateFormat", coreOnly: true},
@@ -122,7 +142,7 @@ var items = []item{
 	{name: "pluralRules"},
 	{name: "pluralRuleTypes"},
 	{name: "compiledPluralRules"},
-	{name: "formalityIndex", coreOnly: true, since: Version{1, 42}},
+	{name: "formalityIndex", coreOnly: true, since: Version{1, 43}},
 }
 
 // itemNames are the names of items.
@@ -166,7 +186,14 @@ func (v Version) extensionsSet(i int) bool {
 }
 
 // lists tells whether StaticArrayWriter writes lists without their keys.
-func (v Version) lists() bool { return !v.before(Version{1, 40}) }
+func (v Version) lists() bool { return !v.before(Version{1, 42}) }
+
+// LateFallback tells whether a file holds its own language's texts alone, because MediaWiki falls back as it reads: it does for
+// StaticArray from 1.46 on. Of the languages of the chain, then only what core alone can set is in the file.
+func (v Version) LateFallback(f Format) bool { return f == StaticArray && !v.before(Version{1, 46}) }
+
+// nullsPreloaded tells whether "preload" has nulls for what is not there.
+func (v Version) nullsPreloaded() bool { return v.before(Version{1, 46}) }
 
 // jsonAliases tells whether MediaWiki knows TranslationAliasesDirs.
 func (v Version) jsonAliases() bool { return !v.before(Version{1, 42}) }

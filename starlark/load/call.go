@@ -182,7 +182,7 @@ func (c *ruleContext) native(b *starlark.Builtin, args starlark.Tuple, kwargs []
 	if err != nil {
 		return nil, err
 	}
-	seen := map[string]bool{}
+	seen := map[action.Source]bool{}
 	for _, v := range sources {
 		t, ok := v.(starlark.Tuple)
 		if !ok || len(t) != 2 {
@@ -193,13 +193,13 @@ func (c *ruleContext) native(b *starlark.Builtin, args starlark.Tuple, kwargs []
 		if f, ok := t[1].(*fileValue); ok && f.node == nil {
 			file, okF = f.path, true
 		}
-		if !okR || !okF || seen[file] {
-			return nil, fmt.Errorf("files holds %s, want pairs of role and path of a file of the workspace, each once", v)
+		if !okR || !okF || seen[action.Source{Role: role, Path: file}] {
+			return nil, fmt.Errorf("files holds %s, want pairs of role and path of a file of the workspace, each pair once", v)
 		}
 		if f, ok := c.loader.opts.Tree.Lookup(file); !ok || f.Mode == workspace.Symlink {
 			return nil, fmt.Errorf("files: %s is no file of the workspace; a symlink cannot be read here", file)
 		}
-		seen[file] = true
+		seen[action.Source{Role: role, Path: file}] = true
 		do.Files = append(do.Files, action.Source{Role: role, Path: file})
 	}
 	items, err := sequence("inputs", inputs)

@@ -92,7 +92,7 @@ func TestCallErrors(t *testing.T) {
 		`ctx.actions.native(kind = "k 1", files = ["a"])`:                              "pairs of role and path",
 		`ctx.actions.native(kind = "k 1", files = [("r", "a/none.txt")])`:              "no file of the workspace",
 		`ctx.actions.native(kind = "k 1", files = [("r", "a/link")])`:                  "symlink",
-		`ctx.actions.native(kind = "k 1", files = [("r", "a/f"), ("s", "a/f")])`:       "each once",
+		`ctx.actions.native(kind = "k 1", files = [("r", "a/f"), ("r", "a/f")])`:       "each pair once",
 		`ctx.actions.native(kind = "k 1", inputs = [("r", ctx.actions.layer(), "p")])`: "native action",
 		`ctx.actions.made(ctx.actions.layer(), "p")`:                                   "native action",
 		`ctx.actions.image(layers = [ctx.actions.native(kind = "k 1")])`:               "want layers",

@@ -215,5 +215,3 @@ func (t memTree) compile(do *action.Native) ([]byte, error) {
 func (t memTree) side(name string, components []string, chains map[string][]string) Side {
 	return Side{Localisation: t.load(components, chains), Name: name, Natives: t.natives()}
 }
-
-func blobOf(d workspace.Digest) string { return hex.EncodeToString(d.Blob[:]) }

@@ -3,7 +3,7 @@
 // ([Check]).
 //
 // What belongs to a component, and what a compiled language reads in which order, is taken from the actions of the targets
-// of rules/l10n.star, so it is what a build would take. A tree is a working tree, or a [Revision].
+// of rules/l10n.star, so it is what a build would take. A tree is a working tree, or a [workspace.Revision].
 package inspect
 
 import (
@@ -37,7 +37,7 @@ const (
 	UpdateRule    = "mw_l10n_update"
 )
 
-// A Tree is where files are read. A [workspace.Disk] and a [Revision] are trees.
+// A Tree is where files are read. A [workspace.Disk] and a [workspace.Revision] are trees.
 type Tree interface {
 	Lookup(path string) (workspace.File, bool)
 	ReadFile(path string) ([]byte, error)
@@ -183,7 +183,7 @@ func filesOf(do *action.Native, role string) []string {
 func blobID(t interface {
 	Digest(string) (workspace.Digest, error)
 }, path string) (string, error) {
-	if r, ok := t.(*Revision); ok {
+	if r, ok := t.(*workspace.Revision); ok {
 		return r.Blob(path)
 	}
 	d, err := t.Digest(path)

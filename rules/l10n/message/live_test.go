@@ -391,8 +391,8 @@ func tree(t *testing.T, suite string) string {
 		return dir
 	}
 	dir := filepath.Join(t.TempDir(), suite)
-	if out, err := exec.Command("../../../../shared/mediawiki-tree", dir, suite).CombinedOutput(); err != nil {
-		t.Fatalf("mediawiki-tree: %v\n%s", err, out)
+	if out, err := exec.Command("../../../examples/mediawiki/lay", dir, suite).CombinedOutput(); err != nil {
+		t.Fatalf("lay: %v\n%s", err, out)
 	}
 	return dir
 }

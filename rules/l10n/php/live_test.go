@@ -138,8 +138,8 @@ func sorted(vars *Array) string {
 func tree(t testing.TB, suite string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "mediawiki")
-	if out, err := exec.Command("../../../../shared/mediawiki-tree", dir, suite).CombinedOutput(); err != nil {
-		t.Fatalf("mediawiki-tree: %v\n%s", err, out)
+	if out, err := exec.Command("../../../examples/mediawiki/lay", dir, suite).CombinedOutput(); err != nil {
+		t.Fatalf("lay: %v\n%s", err, out)
 	}
 	return dir
 }
