@@ -409,38 +409,30 @@ const (
 	shared   = 16 // layers for the others
 )
 
-// AnalyseFamilies groups languages into layers: args has "chains", as AnalyseCore returns them. Languages that read one
-// another's texts, English aside, are one family and lie in one layer, so that an edit of a language changes one layer.
-// Small families share layers, each placed by its name alone, so that one that comes or goes moves no other.
+// AnalyseFamilies groups languages into layers: args has "chains", as AnalyseCore returns them. A family is a language and
+// those that read its texts; English, which all read, makes none. Of the families that a language belongs to it lies with the
+// largest, so that an edit of a language that many read changes one layer, and of others seldom more. Small families
+// share layers, each placed by its name alone, so that one that comes or goes moves no other.
 func AnalyseFamilies(_ context.Context, _ Files, _ string, args map[string]any) (any, error) {
 	chains, _ := args["chains"].(map[string]any)
-	parent := map[string]string{}
-	var root func(string) string
-	root = func(c string) string {
-		if p, ok := parent[c]; ok && p != c {
-			parent[c] = root(p)
-			return parent[c]
-		}
-		return c
-	}
-	readers := map[string]int{}
-	for _, code := range slices.Sorted(maps.Keys(chains)) {
+	readers := map[string][]string{} // sorted
+	for _, code := range sortedKeys(chains) {
 		chain, _ := chains[code].([]any)
 		for _, c := range chain {
-			if c, _ := c.(string); c != "en" {
-				parent[root(code)] = root(c)
-				readers[c]++
+			if c, _ := c.(string); c != "en" || code == "en" {
+				readers[c] = append(readers[c], code)
 			}
 		}
 	}
-	members := map[string][]string{}
-	for _, code := range slices.Sorted(maps.Keys(chains)) {
-		members[root(code)] = append(members[root(code)], code)
-	}
+	names := sortedKeys(readers)
+	slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(len(readers[b]), len(readers[a])) })
 	layers := map[string]any{}
-	for _, family := range members {
-		// It is called by the language that most of it reads.
-		name := slices.MinFunc(family, func(a, b string) int { return cmp.Or(readers[b]-readers[a], cmp.Compare(a, b)) })
+	placed := map[string]bool{}
+	for _, name := range names {
+		family := slices.DeleteFunc(readers[name], func(code string) bool { return placed[code] })
+		if len(family) == 0 {
+			continue
+		}
 		if len(family) < ownLayer {
 			h := uint32(2166136261) // FNV-1a
 			for i := range len(name) {
@@ -450,6 +442,7 @@ func AnalyseFamilies(_ context.Context, _ Files, _ string, args map[string]any) 
 		}
 		list, _ := layers[name].([]any)
 		for _, code := range family {
+			placed[code] = true
 			list = append(list, code)
 		}
 		layers[name] = list
