@@ -259,7 +259,7 @@ func (b *Builder) Plan(ctx context.Context, targets []*graph.Target) (*plan.Plan
 }
 
 // keptSources bounds how many bytes of what native actions read are kept from when they are digested.
-const keptSources = 128 << 20
+const keptSources = 64 << 20
 
 // digest reads the files of the plan that are not in the memo, in parallel, and keeps their digests. It must run in a
 // session. A file that cannot be read is no error here: the step that reads it tells, with its target.

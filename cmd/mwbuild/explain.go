@@ -27,12 +27,16 @@ when it was built here before. For an action that is up to date it tells what ma
 		},
 	}
 	c.Flags().StringVar(&output, "output", "text", "text, or json: an array with an object for each action")
-	c.Flags().BoolVar(&all, "all", false, "show every changed field, however many")
+	c.Flags().BoolVar(&all, "all", false, "show every changed field and every action, however many")
 	return c
 }
 
-// mostChanges is how many changed fields of one action are shown.
-const mostChanges = 12
+// How much is shown without --all: changed fields of one action, and native actions of one kind and state, of which
+// there may be thousands. Those that are up to date are only counted.
+const (
+	mostChanges = 12
+	mostNatives = 5
+)
 
 func (a *app) explain(ctx context.Context, args []string, all, asJSON bool) (err error) {
 	o, patterns, err := a.openTargets(ctx, args)
@@ -63,13 +67,40 @@ func (a *app) explain(ctx context.Context, args []string, all, asJSON bool) (err
 	if asJSON {
 		return a.printJSON(out)
 	}
-	for _, e := range out {
+	type group struct{ title, state string }
+	more := map[group]int{}
+	var order []group
+	for i, e := range out {
+		if n := explanations[i].Step.Node; n.Kind() == "Native" && !all {
+			g := group{n.Title(), e.State}
+			if more[g]++; more[g] == 1 {
+				order = append(order, g)
+			}
+			if more[g] > mostNatives || e.State == "cached" {
+				continue
+			}
+		}
 		if err := a.printExplanation(e, all); err != nil {
+			return err
+		}
+	}
+	for _, g := range order {
+		n := more[g]
+		what := "more "
+		if g.state == "cached" {
+			what = ""
+		} else if n -= mostNatives; n <= 0 {
+			continue
+		}
+		if _, err := fmt.Fprintf(a.std.out, "%d %s%s: %s; --all shows them\n", n, what, g.title, states[g.state]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// states are how explain says them.
+var states = map[string]string{"pending": "may run", "cached": "up to date", "run": "to run"}
 
 // explanation is one action as explain shows it. The names of its JSON form stay.
 type explanation struct {
@@ -101,7 +132,10 @@ func (a *app) explanation(e build.Explanation) explanation {
 	switch e.Step.State {
 	case plan.Pending:
 		x.State = "pending"
-		x.Because = "it reads what these make, and runs if that is new: " + strings.Join(x.Behind, ", ")
+		x.Because = "it reads what these make, and runs if that is new: " + strings.Join(x.Behind[:min(len(x.Behind), mostChanges)], ", ")
+		if n := len(x.Behind) - mostChanges; n > 0 {
+			x.Because += fmt.Sprintf(" and %d more", n)
+		}
 		return x
 	case plan.Hit:
 		x.State, x.Because = "cached", "it ran last because"
