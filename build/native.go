@@ -117,7 +117,7 @@ func (r madeReader) Close() error {
 }
 
 // spoolSize bounds the memory for bytes on their way from one action to the next. What does not fit is made again.
-const spoolSize = 64 << 20
+const spoolSize = 48 << 20
 
 // A spool keeps what Natives made until it is packed. The zero spool is empty.
 type spool struct {
