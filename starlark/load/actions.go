@@ -33,11 +33,10 @@ func (c *ruleContext) actions() *instance {
 
 // declare makes the node of an action. Names are unique in a target.
 func (c *ruleContext) declare(name string, do action.Action) (*action.Node, error) {
-	for _, n := range c.graph.Actions {
-		if n.Name == name {
-			return nil, fmt.Errorf("action %q is declared twice: give one of the two another name", name)
-		}
+	if c.declared[name] {
+		return nil, fmt.Errorf("action %q is declared twice: give one of the two another name", name)
 	}
+	c.declared[name] = true
 	n := &action.Node{Label: c.target.label.String(), Name: name, Pos: c.graph.Pos, Do: do}
 	c.graph.Actions = append(c.graph.Actions, n)
 	return n, nil

@@ -190,7 +190,7 @@ func (l *Loader) implement(ctx context.Context, t *target, g *graph.Target) erro
 	fail := func(attr, value, msg string, hints ...string) error {
 		return &graph.Error{Pos: t.attrPos(attr, value), Label: t.label.String(), Msg: msg, Hints: append(hints, t.via...)}
 	}
-	c := &ruleContext{loader: l, target: t, graph: g}
+	c := &ruleContext{loader: l, target: t, graph: g, declared: map[string]bool{}}
 	c.attr, c.files, c.file = &instance{fields: starlark.StringDict{}}, &instance{fields: starlark.StringDict{}}, &instance{fields: starlark.StringDict{}}
 	for name, a := range t.rule.attrs {
 		if !a.labels() {
@@ -369,6 +369,7 @@ type ruleContext struct {
 	target            *target
 	graph             *graph.Target
 	attr, files, file *instance
+	declared          map[string]bool // names of actions
 }
 
 func (c *ruleContext) String() string        { return "<ctx " + c.target.label.String() + ">" }
