@@ -103,7 +103,7 @@ func escapable(s string) int {
 }
 
 // AppendStaticArray writes a as MediaWiki's StaticArrayWriter does (encodeArray), the closing bracket behind indent tabs. With
-// listForm, as from MediaWiki 1.40, lists go without their keys; without, as in 1.39, every key is written.
+// listForm, as from MediaWiki 1.42, lists go without their keys; without, as in 1.39, every key is written.
 func AppendStaticArray(dst []byte, a *Array, indent int, listForm bool) []byte {
 	dst = append(dst, "[\n"...)
 	keyless := listForm && a.IsList()
