@@ -1,7 +1,6 @@
 package l10n
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -9,6 +8,7 @@ import (
 	"math"
 	"strconv"
 	"sync"
+	"unsafe"
 
 	"github.com/mwbuild/mwbuild/rules/l10n/message"
 	"github.com/mwbuild/mwbuild/rules/l10n/php"
@@ -262,7 +262,7 @@ func appendMessage(dst []byte, format Format, key *keyInfo, language string, tex
 		dst = append(dst, '\'')
 		dst = append(dst, language...)
 		dst = append(dst, ':')
-		dst = appendEscaped(dst, text)
+		dst = php.AppendEscaped(dst, unsafe.String(unsafe.SliceData(text), len(text))) // which is not kept
 		return append(dst, "',\n"...)
 	}
 	start := len(dst)
@@ -277,37 +277,6 @@ func appendMessage(dst []byte, format Format, key *keyInfo, language string, tex
 	dst = append(dst, text...)
 	dst = append(dst, `";`...)
 	return endRecord(dst, start, len(messagePrefix)+len(key.key))
-}
-
-// appendEscaped writes what stands between the quotes where var_export writes a string.
-func appendEscaped(dst, text []byte) []byte {
-	for {
-		i := escapable(text)
-		if i < 0 {
-			return append(dst, text...)
-		}
-		dst = append(dst, text[:i]...)
-		if text[i] == 0 {
-			dst = append(dst, `' . "\0" . '`...)
-		} else {
-			dst = append(dst, '\\', text[i])
-		}
-		text = text[i+1:]
-	}
-}
-
-// escapable finds the first quote, backslash or NUL.
-func escapable(text []byte) int {
-	least := bytes.IndexByte(text, '\'')
-	for _, c := range []byte{'\\', 0} {
-		if least >= 0 {
-			text = text[:least]
-		}
-		if i := bytes.IndexByte(text, c); i >= 0 {
-			least = i
-		}
-	}
-	return least
 }
 
 // A digester writes fields with their lengths.

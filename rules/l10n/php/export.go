@@ -61,14 +61,18 @@ func appendSpaces(dst []byte, n int) []byte {
 	return dst
 }
 
-// appendQuoted writes s in single quotes; a NUL is ” . "\0" . ”.
+// appendQuoted writes s in single quotes.
 func appendQuoted(dst []byte, s string) []byte {
-	dst = append(dst, '\'')
+	return append(AppendEscaped(append(dst, '\''), s), '\'')
+}
+
+// AppendEscaped writes what stands between the single quotes where var_export writes s: quotes and backslashes behind a
+// backslash, a NUL as ' . "\0" . '.
+func AppendEscaped(dst []byte, s string) []byte {
 	for {
 		i := escapable(s)
 		if i < 0 {
-			dst = append(dst, s...)
-			return append(dst, '\'')
+			return append(dst, s...)
 		}
 		dst = append(dst, s[:i]...)
 		if s[i] == 0 {
