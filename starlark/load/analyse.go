@@ -118,14 +118,16 @@ func (n *nodeValue) Freeze()               {}
 func (n *nodeValue) Truth() starlark.Bool  { return true }
 func (n *nodeValue) Hash() (uint32, error) { return starlark.String(n.node.ID()).Hash() }
 
-// analyse runs the implementations of all reached targets that have none yet, dependencies first.
-func (l *Loader) analyse(ctx context.Context, matched []*target, reached map[*target]bool, errs *errorList) (*Result, []error) {
+// An implementation runs the rule of a target and fills in its node.
+type implementation func(ctx context.Context, t *target, node *graph.Target) error
+
+// analyse makes the graph of all reached targets, and runs implement, if there is one, on those that it did not run on
+// before, dependencies first.
+func (l *Loader) analyse(ctx context.Context, matched []*target, reached map[*target]bool, implement implementation, errs *errorList) (*Result, []error) {
 	byID := map[graph.ID]*target{}
 	var all []*graph.Target
-	fresh := map[*target]bool{}
 	for t := range reached {
 		if t.node == nil {
-			fresh[t] = true
 			t.node = &graph.Target{ID: graph.ID{Label: t.label}, Kind: t.rule.Name(), Pos: t.attrPos(""), Tags: t.strings("tags")}
 			for _, d := range t.deps {
 				if d.to != nil {
@@ -162,8 +164,8 @@ func (l *Loader) analyse(ctx context.Context, matched []*target, reached map[*ta
 			t.bad = true
 			continue
 		}
-		if fresh[t] {
-			if err := l.implement(ctx, t, g); err != nil {
+		if implement != nil && t.value == nil {
+			if err := implement(ctx, t, g); err != nil {
 				t.bad = true
 				t.errs = append(t.errs, err)
 				continue

@@ -189,7 +189,7 @@ func (l *Loader) module(ctx context.Context, id string, from *module, pos string
 	thread, done := l.thread(ctx, file)
 	defer done()
 	thread.Load = func(thread *starlark.Thread, ref string) (starlark.StringDict, error) {
-		return l.load(ctx, thread, ref, pkgName, m)
+		return l.loadStatement(ctx, thread, ref, pkgName, m)
 	}
 	globals, err := starlark.ExecFileOptions(fileOptions, thread, file, src, l.predeclared)
 	if err != nil {
@@ -284,8 +284,8 @@ func (l *Loader) source(id string) (src []byte, file, pkgName string, err error)
 	return src, file, lab.Pkg, err
 }
 
-// load is the load() statement in a file of package pkgName.
-func (l *Loader) load(ctx context.Context, thread *starlark.Thread, ref, pkgName string, from *module) (starlark.StringDict, error) {
+// loadStatement is load() in a file of package pkgName.
+func (l *Loader) loadStatement(ctx context.Context, thread *starlark.Thread, ref, pkgName string, from *module) (starlark.StringDict, error) {
 	id := ref
 	if !strings.HasPrefix(ref, "@mwbuild//rules:") {
 		if strings.HasPrefix(pkgName, "@") {
@@ -355,9 +355,20 @@ func (l *Loader) pkg(name string) *pkg {
 	return l.pkgs[name]
 }
 
-// Load returns the targets that the patterns match, and the graph of everything that these need. Errors come sorted by
-// position; where there are any, the result holds the targets that they do not touch.
+// Load returns the targets that the patterns match, and the graph of everything that these need, with what their rules
+// declare. Errors come sorted by position; where there are any, the result holds the targets that they do not touch.
 func (l *Loader) Load(ctx context.Context, patterns []label.Pattern) (*Result, []error) {
+	return l.load(ctx, patterns, l.implement)
+}
+
+// Resolve is Load without running the implementations of rules: its targets have no actions, outputs and files. What an
+// implementation refuses is not found.
+func (l *Loader) Resolve(ctx context.Context, patterns []label.Pattern) (*Result, []error) {
+	return l.load(ctx, patterns, nil)
+}
+
+// load finds targets and runs implement on each, dependencies first.
+func (l *Loader) load(ctx context.Context, patterns []label.Pattern, implement implementation) (*Result, []error) {
 	l.loading.Lock()
 	defer l.loading.Unlock()
 	var errs errorList
@@ -406,7 +417,7 @@ func (l *Loader) Load(ctx context.Context, patterns []label.Pattern) (*Result, [
 			errs.add(err)
 		}
 	}
-	return l.analyse(ctx, matched, reached, &errs)
+	return l.analyse(ctx, matched, reached, implement, &errs)
 }
 
 // wants tells whether patterns can match a target of package p. What a later pattern takes out as a whole is not even

@@ -57,7 +57,7 @@ func (p *pkg) eval(ctx context.Context) {
 	defer done()
 	thread.SetLocal(pkgKey, p)
 	thread.Load = func(thread *starlark.Thread, ref string) (starlark.StringDict, error) {
-		return l.load(ctx, thread, ref, p.name, nil)
+		return l.loadStatement(ctx, thread, ref, p.name, nil)
 	}
 	file, prog, err := starlark.SourceProgramOptions(fileOptions, p.file, src, l.predeclared.Has)
 	p.syntax = file
