@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha1"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -85,6 +86,12 @@ func (d *Disk) Digest(path string) (Digest, error) {
 		dir.dirty = true
 	}
 	return sum, nil
+}
+
+// Blob returns the blob id of the bytes at path, or of a symlink's target; see [Digest].
+func (d *Disk) Blob(path string) (string, error) {
+	sum, err := d.Digest(path)
+	return hex.EncodeToString(sum.Blob[:]), err
 }
 
 // load fills in dir from the memo, once.

@@ -12,8 +12,8 @@ import (
 // Glob returns the files and symlinks of package pkg that match one of include and none of exclude, sorted, relative to pkg.
 // Patterns are doublestar's, and relative to pkg; what lies in a package below pkg is never matched, nor are pkg's own BUILD
 // and BUILD.star. A pattern that can match nothing is an error: one that starts with a slash, or has "." or ".." for a folder.
-func (d *Disk) Glob(pkg string, include, exclude []string) ([]string, error) {
-	p := d.pkg[pkg]
+func (l *listing) Glob(pkg string, include, exclude []string) ([]string, error) {
+	p := l.pkg[pkg]
 	if p == nil {
 		return nil, fmt.Errorf("glob: %q is no package: it has no BUILD or BUILD.star", pkg)
 	}
@@ -38,7 +38,7 @@ func (d *Disk) Glob(pkg string, include, exclude []string) ([]string, error) {
 	}
 	var out []string
 	for _, i := range p.files {
-		name := d.files[i].Path[skip:]
+		name := l.files[i].Path[skip:]
 		if in.match(name) && !ex.match(name) && !slices.Contains(p.build, name) {
 			out = append(out, name)
 		}

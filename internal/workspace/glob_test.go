@@ -17,12 +17,11 @@ func fake(paths ...string) *Disk {
 	paths = slices.Clone(paths)
 	slices.Sort(paths)
 	paths = slices.Compact(paths)
-	d := &Disk{}
+	var files []File
 	for _, p := range paths {
-		d.files = append(d.files, File{Path: p})
+		files = append(files, File{Path: p})
 	}
-	d.index()
-	return d
+	return &Disk{listing: newListing(files)}
 }
 
 func TestPackages(t *testing.T) {

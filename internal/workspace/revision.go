@@ -2,13 +2,12 @@ package workspace
 
 import (
 	"bufio"
+	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"os/exec"
 	"path"
@@ -30,21 +29,30 @@ var ErrNoGit = errors.New("revisions are git's")
 // recorded commit holds, if it is checked out and has that commit; one that is not checked out is empty, as on disk. It
 // may be used concurrently.
 type Revision struct {
+	listing
 	Commit string // its full name
+	// Absent are the submodules that are not checked out, by path: the commit that is recorded for each. Their files are
+	// not in the tree.
+	Absent map[string]string
 
-	repos  []*repo
-	files  map[string]recorded
-	listed *Disk // the list of files, with no disk behind it
+	repos []*repo
+	blobs []blob // of listing.files
+	read  sync.Map
 }
 
 var _ Tree = (*Revision)(nil)
 
+// A blob is where the bytes of one file are.
+type blob struct {
+	id   string // git's name, hexadecimal, in
+	repo *repo  // or else
+	from Tree   // which has the file at the same path
+}
+
 // recorded is one file of a Revision.
 type recorded struct {
 	File
-	blob string // hexadecimal
-	repo *repo
-	from Tree // where its bytes are, if not in repo
+	blob
 }
 
 // OpenRevision lists the revision rev of the workspace at root, which may lie anywhere in its checkout. Errors are
@@ -62,18 +70,18 @@ func OpenRevision(ctx context.Context, root, rev string) (*Revision, error) {
 		}
 		return nil, err
 	}
-	r := &Revision{Commit: strings.TrimSpace(string(out)), files: map[string]recorded{}}
-	if err := r.list(ctx, root, "", r.Commit); err != nil {
-		return nil, errors.Join(err, r.Close())
-	}
-	err = r.links()
+	r := &Revision{Commit: strings.TrimSpace(string(out)), Absent: map[string]string{}}
+	files, err := r.list(ctx, root, "", r.Commit)
 	if err == nil {
-		err = r.ignore()
+		err = links(files)
+	}
+	if err == nil {
+		files, err = ignored(files)
 	}
 	if err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
-	r.index()
+	r.index(files)
 	return r, nil
 }
 
@@ -93,123 +101,115 @@ func (r *Revision) WithBuildFiles(from Tree) *Revision {
 		base := path.Base(p)
 		return base == "BUILD" || base == "WORKSPACE" || path.Ext(p) == ".bzl" || path.Ext(p) == ".star"
 	}
-	mixed := &Revision{Commit: r.Commit, files: map[string]recorded{}}
+	var files []recorded
 	folders := map[string]bool{".": true}
-	for p, f := range r.files {
-		if rules(p) {
+	for i, f := range r.files {
+		if rules(f.Path) {
 			continue
 		}
-		mixed.files[p] = f
-		for dir := path.Dir(p); !folders[dir]; dir = path.Dir(dir) {
+		files = append(files, recorded{f, r.blobs[i]})
+		for dir := path.Dir(f.Path); !folders[dir]; dir = path.Dir(dir) {
 			folders[dir] = true
 		}
 	}
 	for _, p := range from.Files() {
 		if rules(p) && folders[path.Dir(p)] {
 			f, _ := from.Lookup(p)
-			mixed.files[p] = recorded{File: f, from: from}
+			files = append(files, recorded{f, blob{from: from}})
 		}
 	}
-	mixed.index()
+	mixed := &Revision{Commit: r.Commit, Absent: r.Absent}
+	mixed.index(files)
 	return mixed
 }
 
-// list adds what commit records in and below the folder dir, which is at prefix in the workspace.
-func (r *Revision) list(ctx context.Context, dir, prefix, commit string) error {
+// list returns what commit records in and below the folder dir, which is at prefix in the workspace.
+func (r *Revision) list(ctx context.Context, dir, prefix, commit string) ([]recorded, error) {
 	out, err := revisionGit(ctx, dir, "ls-tree", "-r", "-z", commit)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	rp := &repo{ctx: ctx, dir: dir}
 	r.repos = append(r.repos, rp)
-	for _, line := range strings.Split(strings.TrimSuffix(string(out), "\x00"), "\x00") {
-		about, name, _ := strings.Cut(line, "\t")
-		fields := strings.Fields(about) // mode, type, object
-		if len(fields) != 3 {
+	files := make([]recorded, 0, bytes.Count(out, []byte{0}))
+	// One entry is "MODE TYPE OBJECT<tab>PATH<nul>"; all of them share the text.
+	for rest := string(out); rest != ""; {
+		entry, after, _ := strings.Cut(rest, "\x00")
+		rest = after
+		about, name, _ := strings.Cut(entry, "\t")
+		mode, object, _ := strings.Cut(about, " ")
+		_, id, ok := strings.Cut(object, " ")
+		if !ok {
 			continue
 		}
-		f := recorded{File: File{Path: path.Join(prefix, name)}, blob: fields[2], repo: rp}
-		switch fields[0] {
+		f := recorded{File{Path: join(prefix, name)}, blob{id: id, repo: rp}}
+		switch mode {
 		case "160000":
 			sub := filepath.Join(dir, filepath.FromSlash(name))
 			if _, err := os.Lstat(filepath.Join(sub, ".git")); err != nil {
+				r.Absent[f.Path] = id
 				continue
 			}
-			if err := r.list(ctx, sub, f.Path, fields[2]); err != nil {
-				return fmt.Errorf("%w\n    the submodule %s lacks a commit that is recorded for it: run git -C %s fetch", err, f.Path, f.Path)
+			more, err := r.list(ctx, sub, f.Path, id)
+			if err != nil {
+				return nil, fmt.Errorf("%w\n    the submodule %s lacks a commit that is recorded for it: run git -C %s fetch", err, f.Path, f.Path)
 			}
+			files = append(files, more...)
 			continue
 		case "120000":
 			f.Mode = Symlink
 		case "100755":
 			f.Mode = Executable
 		}
-		r.files[f.Path] = f
+		files = append(files, f)
 	}
-	return nil
+	return files, nil
 }
 
 // links reads where symlinks lead to.
-func (r *Revision) links() error {
-	for p, f := range r.files {
+func links(files []recorded) error {
+	for i, f := range files {
 		if f.Mode == Symlink {
 			target, err := f.read()
 			if err != nil {
 				return err
 			}
-			f.Target = string(target)
-			r.files[p] = f
+			files[i].Target = string(target)
 		}
 	}
 	return nil
 }
 
-// ignore takes out what .mwbuildignore names.
-func (r *Revision) ignore() error {
-	f, ok := r.files[ignoreFile]
-	if !ok {
-		return nil
+// ignored takes out what .mwbuildignore names.
+func ignored(files []recorded) ([]recorded, error) {
+	i := slices.IndexFunc(files, func(f recorded) bool { return f.Path == ignoreFile })
+	if i < 0 {
+		return files, nil
 	}
-	text, err := f.read()
+	text, err := files[i].read()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ig, err := parseIgnore(string(text))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	maps.DeleteFunc(r.files, func(p string, _ recorded) bool { return ig.file(p) })
-	return nil
+	return slices.DeleteFunc(files, func(f recorded) bool { return ig.file(f.Path) }), nil
 }
 
-// index lists the files and finds the packages.
-func (r *Revision) index() {
-	r.listed = &Disk{}
-	for _, f := range r.files {
-		r.listed.files = append(r.listed.files, f.File)
+// index makes the listing.
+func (r *Revision) index(files []recorded) {
+	// Git's order is that of paths, but for what stands in submodules.
+	byPath := func(a, b recorded) int { return strings.Compare(a.Path, b.Path) }
+	if !slices.IsSortedFunc(files, byPath) {
+		slices.SortFunc(files, byPath)
 	}
-	slices.SortFunc(r.listed.files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
-	r.listed.index()
-}
-
-// Files returns the paths of all files, sorted.
-func (r *Revision) Files() []string { return r.listed.Files() }
-
-// Packages returns the folders that hold a BUILD or BUILD.star, sorted.
-func (r *Revision) Packages() []string { return r.listed.Packages() }
-
-// BuildFiles returns which of BUILD and BUILD.star the folder pkg holds.
-func (r *Revision) BuildFiles(pkg string) []string { return r.listed.BuildFiles(pkg) }
-
-// Lookup returns the file at path.
-func (r *Revision) Lookup(path string) (File, bool) {
-	f, ok := r.files[path]
-	return f.File, ok
-}
-
-// Glob returns the files of package pkg that match; see [Disk.Glob].
-func (r *Revision) Glob(pkg string, include, exclude []string) ([]string, error) {
-	return r.listed.Glob(pkg, include, exclude)
+	list := make([]File, len(files))
+	r.blobs = make([]blob, len(files))
+	for i, f := range files {
+		list[i], r.blobs[i] = f.File, f.blob
+	}
+	r.listing = newListing(list)
 }
 
 // maxLinks is how many symlinks may follow one another, as on Linux.
@@ -219,11 +219,12 @@ const maxLinks = 40
 func (r *Revision) lookup(p string) (recorded, error) {
 	at := p
 	for range maxLinks {
-		f, ok := r.files[at]
-		switch {
-		case !ok:
-			return f, &fs.PathError{Op: "open", Path: p, Err: fs.ErrNotExist}
-		case f.Mode != Symlink:
+		i, ok := slices.BinarySearch(r.paths, at)
+		if !ok {
+			return recorded{}, &fs.PathError{Op: "open", Path: p, Err: fs.ErrNotExist}
+		}
+		f := recorded{r.files[i], r.blobs[i]}
+		if f.Mode != Symlink {
 			return f, nil
 		}
 		at = path.Join(path.Dir(at), f.Target)
@@ -237,7 +238,26 @@ func (r *Revision) ReadFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if text, ok := r.read.Load(f.id); ok && f.repo != nil {
+		return text.([]byte), nil
+	}
 	return f.read()
+}
+
+// Prefetch reads the files at paths, all of them in one go, for [Revision.ReadFile] to have them at hand.
+func (r *Revision) Prefetch(paths []string) error {
+	ids := map[*repo][]string{}
+	for _, p := range paths {
+		if i, ok := slices.BinarySearch(r.paths, p); ok && r.files[i].Mode != Symlink && r.blobs[i].repo != nil {
+			ids[r.blobs[i].repo] = append(ids[r.blobs[i].repo], r.blobs[i].id)
+		}
+	}
+	for repo, ids := range ids {
+		if err := repo.catAll(ids, func(id string, text []byte) { r.read.Store(id, text) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Digest returns the digest of the file at path, which it reads. [Revision.Blob] does not.
@@ -249,21 +269,24 @@ func (r *Revision) Digest(path string) (Digest, error) {
 	return digestBytes(data), nil
 }
 
-// Blob returns git's name of the bytes at path, hexadecimal: SHA-1 or, where the repository says so, SHA-256.
+// Blob returns git's name of the bytes at path, or of a symlink's target, hexadecimal: SHA-1 or, where the repository says so,
+// SHA-256. Nothing is read.
 func (r *Revision) Blob(path string) (string, error) {
-	f, err := r.lookup(path)
-	if err != nil || f.blob != "" {
-		return f.blob, err
+	i, ok := slices.BinarySearch(r.paths, path)
+	if !ok {
+		return "", &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 	}
-	d, err := f.from.Digest(path)
-	return hex.EncodeToString(d.Blob[:]), err
+	if b := r.blobs[i]; b.repo != nil {
+		return b.id, nil
+	}
+	return r.blobs[i].from.Blob(path)
 }
 
 func (f recorded) read() ([]byte, error) {
 	if f.from != nil {
 		return f.from.ReadFile(f.Path)
 	}
-	data, err := f.repo.cat(f.blob)
+	data, err := f.repo.cat(f.id)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Path, err)
 	}
@@ -285,18 +308,50 @@ type repo struct {
 func (r *repo) cat(blob string) ([]byte, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	var data []byte
+	r.try(func() (err error) {
+		if _, err := io.WriteString(r.in, blob+"\n"); err != nil {
+			return fmt.Errorf("git cat-file: %w", err)
+		}
+		data, err = r.answer()
+		return err
+	})
+	return data, r.err
+}
+
+// catAll calls got with each blob.
+func (r *repo) catAll(blobs []string, got func(blob string, data []byte)) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.try(func() error {
+		asked := make(chan error, 1)
+		go func() {
+			_, err := io.WriteString(r.in, strings.Join(blobs, "\n")+"\n")
+			asked <- err
+		}()
+		for _, b := range blobs {
+			data, err := r.answer()
+			if err != nil {
+				return err
+			}
+			got(b, data)
+		}
+		return <-asked
+	})
+	return r.err
+}
+
+// try runs f with the program at work. What goes wrong once stays wrong: the program's answers would be to other questions.
+func (r *repo) try(f func() error) {
 	if r.err == nil && r.cmd == nil {
 		r.err = r.start()
 	}
-	if r.err != nil {
-		return nil, r.err
+	if r.err == nil {
+		r.err = f()
 	}
-	var data []byte
-	data, r.err = r.ask(blob)
 	if r.err != nil && r.ctx.Err() != nil {
 		r.err = r.ctx.Err()
 	}
-	return data, r.err
 }
 
 func (r *repo) start() (err error) {
@@ -312,10 +367,8 @@ func (r *repo) start() (err error) {
 	return r.cmd.Start()
 }
 
-func (r *repo) ask(blob string) ([]byte, error) {
-	if _, err := io.WriteString(r.in, blob+"\n"); err != nil {
-		return nil, fmt.Errorf("git cat-file: %w", err)
-	}
+// answer reads what the program says of one blob.
+func (r *repo) answer() ([]byte, error) {
 	head, err := r.out.ReadString('\n') // "NAME blob SIZE"
 	if err != nil {
 		return nil, fmt.Errorf("git cat-file: %w", err)

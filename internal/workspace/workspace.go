@@ -16,10 +16,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 )
@@ -36,10 +36,14 @@ type Tree interface {
 	Packages() []string
 	// BuildFiles returns which of BUILD and BUILD.star the folder pkg holds.
 	BuildFiles(pkg string) []string
+	// Owned yields the files that belong to package pkg and to none below it, BUILD files included, sorted.
+	Owned(pkg string) iter.Seq[File]
 	// Glob returns the files of package pkg that match; see [Disk.Glob].
 	Glob(pkg string, include, exclude []string) ([]string, error)
 	// Digest returns the digest of the file at path.
 	Digest(path string) (Digest, error)
+	// Blob returns git's name of the bytes at path, or of a symlink's target, hexadecimal.
+	Blob(path string) (string, error)
 }
 
 var _ Tree = (*Disk)(nil)
@@ -88,22 +92,14 @@ func FindRoot(dir string) (root string, err error) {
 
 // A Disk is a tree on disk, as it was listed when it was opened. It may be used concurrently.
 type Disk struct {
-	root  string
-	dir   *os.Root // root; closed with the last reference to it
-	files []File   // sorted by path
-	paths []string // of files
-	pkgs  []string // sorted
-	pkg   map[string]*pkg
-	dirs  map[string]*dir // every folder with a file directly in it
-	memo  Memo
+	listing
+	root string
+	dir  *os.Root        // root; closed with the last reference to it
+	dirs map[string]*dir // every folder with a file directly in it
+	memo Memo
 
 	kept   kept
 	onRead func(path string) // for tests: called when a file was read to be hashed
-}
-
-type pkg struct {
-	build []string // which of buildFiles it holds
-	files []int32  // of the package and no other, as indices into Disk.files
 }
 
 // Open lists the tree at root. memo may be nil; it then costs a reading of every file whose digest is asked for.
@@ -123,54 +119,22 @@ func Open(ctx context.Context, root string, memo Memo) (*Disk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open workspace: %w", err)
 	}
-	d := &Disk{root: root, dir: dir, files: files, memo: memo}
-	d.index()
-	return d, nil
+	return &Disk{listing: newListing(files), root: root, dir: dir, dirs: folders(files), memo: memo}, nil
 }
 
-// index fills in what is found from files.
-func (d *Disk) index() {
-	d.paths = make([]string, len(d.files))
-	d.pkg = map[string]*pkg{}
-	d.dirs = map[string]*dir{}
-	for i, f := range d.files {
-		d.paths[i] = f.Path
-		folder, name := split(f.Path)
-		if d.dirs[folder] == nil {
-			d.dirs[folder] = &dir{}
-		}
-		if slices.Contains(buildFiles, name) && f.Mode != Symlink && !f.special {
-			p := d.pkg[folder]
-			if p == nil {
-				p = &pkg{}
-				d.pkg[folder] = p
-				d.pkgs = append(d.pkgs, folder)
+// folders returns a dir for each folder that holds one of files.
+func folders(files []File) map[string]*dir {
+	dirs := map[string]*dir{}
+	last := "\x00"
+	for _, f := range files {
+		if folder, _ := split(f.Path); folder != last {
+			last = folder
+			if dirs[folder] == nil {
+				dirs[folder] = &dir{}
 			}
-			p.build = append(p.build, name)
 		}
 	}
-	slices.Sort(d.pkgs)
-
-	owners := map[string]*pkg{} // of folders
-	var owner func(folder string) *pkg
-	owner = func(folder string) *pkg {
-		if p, ok := owners[folder]; ok {
-			return p
-		}
-		p := d.pkg[folder]
-		if p == nil && folder != "" {
-			up, _ := split(folder)
-			p = owner(up)
-		}
-		owners[folder] = p
-		return p
-	}
-	for i, f := range d.files {
-		folder, _ := split(f.Path)
-		if p := owner(folder); p != nil {
-			p.files = append(p.files, int32(i))
-		}
-	}
+	return dirs
 }
 
 // split returns the folder of a path, "" for the root, and the name in it.
@@ -192,18 +156,6 @@ func (d *Disk) Ignored(ctx context.Context, path string) bool {
 
 // Root returns the absolute path of the root, free of symlinks.
 func (d *Disk) Root() string { return d.root }
-
-// Files returns the paths of all files, sorted. The caller must not change the slice.
-func (d *Disk) Files() []string { return d.paths }
-
-// Lookup returns the file at path, as it was when the tree was listed.
-func (d *Disk) Lookup(path string) (File, bool) {
-	i, ok := slices.BinarySearch(d.paths, path)
-	if !ok {
-		return File{}, false
-	}
-	return d.files[i], true
-}
 
 // lookup is Lookup with an error that says why there is no such file.
 func (d *Disk) lookup(path string) (File, error) {
@@ -336,16 +288,4 @@ func (d *Disk) open(f File) (*os.File, error) {
 func specialError(path string) error {
 	return fmt.Errorf("%s is a socket, fifo or device: nothing can be built from it\n"+
 		"remove it, or name it in .mwbuildignore", path)
-}
-
-// Packages returns the folders that hold a regular file BUILD or BUILD.star, sorted; "" is the root. The caller must not change
-// the slice.
-func (d *Disk) Packages() []string { return d.pkgs }
-
-// BuildFiles returns which of BUILD and BUILD.star the folder pkg holds; none, if it is no package.
-func (d *Disk) BuildFiles(pkg string) []string {
-	if p := d.pkg[pkg]; p != nil {
-		return slices.Clone(p.build)
-	}
-	return nil
 }
