@@ -41,6 +41,7 @@ type Target struct {
 	Tags    []string       // "manual" keeps it out of patterns that end in ... or :all
 	Deps    []Edge         // in order of attributes, then of values
 	Srcs    []string       // workspace files that its attributes name, sorted
+	Reads   bool           // its rule read files of the package, Srcs among them: their bytes count by what it found
 	Actions []*action.Node // what its rule declared, in that order
 	Outputs []*action.Node // those nodes, of whatever target, that make up its default output
 	Files   []File         // made by actions, that the target stands for

@@ -79,7 +79,7 @@ type inputs struct {
 func byOutput(files Files, record func(*action.Node) *Record) inputs {
 	return inputs{
 		file: func(p string) (string, error) {
-			return fileField(files, p, func(d workspace.Digest) []byte { return d.SHA256[:] })
+			return fileField(files, p)
 		},
 		layers: func(n *action.Node) []string {
 			var ids []string
@@ -266,8 +266,8 @@ func importForm(in *action.Import) string {
 
 func owner(o action.Owner) string { return fmt.Sprintf("%d:%d", o.UID, o.GID) }
 
-// fileField is a file's mode, as git writes it, and the digest that pick takes of its bytes or its link's target.
-func fileField(files Files, p string, pick func(workspace.Digest) []byte) (string, error) {
+// fileField is a file's mode, as git writes it, and the SHA-256 of its bytes or its link's target.
+func fileField(files Files, p string) (string, error) {
 	f, ok := files.Lookup(p)
 	if !ok {
 		return "", fmt.Errorf("%s: no such file in the workspace", p)
@@ -276,7 +276,7 @@ func fileField(files Files, p string, pick func(workspace.Digest) []byte) (strin
 	if err != nil {
 		return "", err
 	}
-	return gitModes[f.Mode] + " " + hex.EncodeToString(pick(d)), nil
+	return gitModes[f.Mode] + " " + hex.EncodeToString(d.SHA256[:]), nil
 }
 
 var gitModes = map[workspace.Mode]string{workspace.Regular: "100644", workspace.Executable: "100755", workspace.Symlink: "120000"}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha1"
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"reflect"
 	"slices"
@@ -32,6 +33,11 @@ type fakeFiles map[string]fakeFile
 func (f fakeFiles) Lookup(p string) (workspace.File, bool) {
 	file, ok := f[p]
 	return workspace.File{Path: p, Mode: file.mode}, ok
+}
+
+func (f fakeFiles) Blob(p string) (string, error) {
+	d, err := f.Digest(p)
+	return hex.EncodeToString(d.Blob[:]), err
 }
 
 func (f fakeFiles) Digest(p string) (workspace.Digest, error) {
@@ -450,13 +456,14 @@ func TestSourceKeys(t *testing.T) {
 	id := func(name string) graph.ID { return graph.ID{Label: label.Label{Pkg: "p", Name: name}} }
 	keys := func(change func(files fakeFiles, a, b *graph.Target)) map[graph.ID]Key {
 		t.Helper()
-		files := fakeFiles{"p/a": {text: "1"}, "p/c": {text: "1"}}
+		files := fakeFiles{"p/a": {text: "1"}, "p/c": {text: "1"}, "p/json": {text: "1"}, "p/src": {text: "1"}}
 		na := &action.Node{Label: "//p:a", Name: "layer", Do: &action.Layer{Entries: []action.Entry{{Dest: "a", File: "p/a"}}}}
 		nb := &action.Node{Label: "//p:b", Name: "image", Do: &action.Image{Layers: []*action.Node{na}}}
 		nc := &action.Node{Label: "//p:c", Name: "layer", Do: &action.Layer{Entries: []action.Entry{{Dest: "c", File: "p/c"}}}}
 		a := &graph.Target{ID: id("a"), Kind: "layer", Actions: []*action.Node{na}, Outputs: []*action.Node{na}}
 		b := &graph.Target{ID: id("b"), Kind: "image", Actions: []*action.Node{nb}, Outputs: []*action.Node{nb}, Deps: []graph.Edge{{To: a.ID, Attr: "layers"}}}
-		c := &graph.Target{ID: id("c"), Kind: "layer", Actions: []*action.Node{nc}, Outputs: []*action.Node{nc}}
+		c := &graph.Target{ID: id("c"), Kind: "layer", Actions: []*action.Node{nc}, Outputs: []*action.Node{nc}, Srcs: []string{"p/json", "p/c"}, Reads: true}
+		a.Srcs = []string{"p/src"}
 		change(files, a, b)
 		got, err := SourceKeys(graph.New([]*graph.Target{a, b, c}), files)
 		if err != nil {
@@ -471,6 +478,9 @@ func TestSourceKeys(t *testing.T) {
 	}{
 		"nothing":           {func(fakeFiles, *graph.Target, *graph.Target) {}, ""},
 		"a file":            {func(f fakeFiles, _, _ *graph.Target) { f["p/a"] = fakeFile{text: "2"} }, "ab"},
+		"a source":          {func(f fakeFiles, _, _ *graph.Target) { f["p/src"] = fakeFile{text: "2"} }, "ab"},
+		"what a rule read":  {func(f fakeFiles, _, _ *graph.Target) { f["p/json"] = fakeFile{text: "2"} }, ""},
+		"what it uses":      {func(f fakeFiles, _, _ *graph.Target) { f["p/c"] = fakeFile{text: "2"} }, "c"},
 		"a file's mode":     {func(f fakeFiles, _, _ *graph.Target) { f["p/a"] = fakeFile{workspace.Executable, "1"} }, "ab"},
 		"an attribute":      {func(_ fakeFiles, _, b *graph.Target) { b.Actions[0].Do.(*action.Image).Config.User = "1:1" }, "b"},
 		"the rule":          {func(_ fakeFiles, a, _ *graph.Target) { a.Kind = "other" }, "ab"},

@@ -8,13 +8,20 @@ import (
 	"github.com/mwbuild/mwbuild/internal/workspace"
 )
 
+// Blobs names the files of a tree as git does: [workspace.Tree] has them.
+type Blobs interface {
+	Lookup(path string) (workspace.File, bool)
+	Blob(path string) (string, error)
+}
+
 // SourceKeys returns the source key of every target of g: the Merkle digest of what evaluation made of it, that is, the
 // name of its rule, the descriptions of its actions, its files by git blob id, and the keys of its dependencies. It is
-// known without building anything, so two revisions can be compared by it.
+// known without building anything, so two revisions can be compared by it. Where the rule read the files itself, they count
+// by what it found in them, and not by their bytes.
 //
 // An action is described as for its action key, but for the outputs of others, which stand by those actions' own
 // descriptions; so nothing that cannot change an output enters here either.
-func SourceKeys(g *graph.Graph, files Files) (map[graph.ID]Key, error) {
+func SourceKeys(g *graph.Graph, files Blobs) (map[graph.ID]Key, error) {
 	var ids []graph.ID
 	for _, t := range g.Targets() {
 		ids = append(ids, t.ID)
@@ -40,7 +47,11 @@ func SourceKeys(g *graph.Graph, files Files) (map[graph.ID]Key, error) {
 				m.Add(fmt.Sprintf("%s[%d]", list.name, i), k.String())
 			}
 		}
-		for _, f := range t.Srcs {
+		srcs := t.Srcs
+		if t.Reads {
+			srcs = nil
+		}
+		for _, f := range srcs {
 			v, err := s.file(f)
 			if err != nil {
 				return nil, &graph.Error{Pos: t.Pos, Label: t.Label.String(), Msg: err.Error(), Err: err}
@@ -58,12 +69,17 @@ func SourceKeys(g *graph.Graph, files Files) (map[graph.ID]Key, error) {
 }
 
 type sourceKeys struct {
-	files Files
+	files Blobs
 	keys  map[*action.Node]Key
 }
 
 func (s sourceKeys) file(p string) (string, error) {
-	return fileField(s.files, p, func(d workspace.Digest) []byte { return d.Blob[:] })
+	f, ok := s.files.Lookup(p)
+	if !ok {
+		return "", fmt.Errorf("%s: no such file in the workspace", p)
+	}
+	id, err := s.files.Blob(p)
+	return gitModes[f.Mode] + " " + id, err
 }
 
 func (s sourceKeys) key(n *action.Node) (Key, error) {

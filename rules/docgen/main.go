@@ -10,6 +10,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"regexp"
 	"strings"
@@ -42,6 +43,8 @@ func (emptyTree) Lookup(path string) (workspace.File, bool) {
 	return workspace.File{}, path == "WORKSPACE"
 }
 func (emptyTree) ReadFile(string) ([]byte, error)                   { return nil, nil }
+func (emptyTree) Owned(string) iter.Seq[workspace.File]             { return func(func(workspace.File) bool) {} }
+func (emptyTree) Blob(string) (string, error)                       { return "", nil }
 func (emptyTree) Glob(string, []string, []string) ([]string, error) { return nil, nil }
 
 // generate returns docs/rules.md.

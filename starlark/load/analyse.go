@@ -128,7 +128,7 @@ func (l *Loader) analyse(ctx context.Context, matched []*target, reached map[*ta
 	var all []*graph.Target
 	for t := range reached {
 		if t.node == nil {
-			t.node = &graph.Target{ID: graph.ID{Label: t.label}, Kind: t.rule.Name(), Pos: t.attrPos(""), Tags: t.strings("tags")}
+			t.node = &graph.Target{ID: graph.ID{Label: t.label}, Kind: t.rule.Name(), Pos: t.attrPos(""), Tags: t.strings("tags"), Reads: t.rule.reads}
 			for _, d := range t.deps {
 				if d.to != nil {
 					t.node.Deps = append(t.node.Deps, graph.Edge{To: graph.ID{Label: d.to.label}, Attr: d.attr, Pos: t.attrPos(d.attr, d.text)})

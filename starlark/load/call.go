@@ -18,14 +18,17 @@ import (
 // map becomes a dict sorted by key. The context ends with the evaluation.
 type Function func(ctx context.Context, files Files, args map[string]any) (any, error)
 
-// Files is what a Function sees of the tree: the files of its target's package. Paths are the workspace's.
+// Files is what a Function sees of the tree: the files of its target's package. Paths are the workspace's. Only rules that
+// say reads_files have it: what a target is may then depend on every file of its package.
 type Files struct {
 	Package string
 	loader  *Loader
+	used    *bool
 }
 
 // Glob returns the files that match one of the patterns, which are relative to the package, sorted.
 func (f Files) Glob(patterns ...string) ([]string, error) {
+	*f.used = true
 	names, err := f.loader.opts.Tree.Glob(f.Package, patterns, nil)
 	for i, n := range names {
 		names[i] = path.Join(f.Package, n)
@@ -35,6 +38,7 @@ func (f Files) Glob(patterns ...string) ([]string, error) {
 
 // Has tells whether the package has a file of that path.
 func (f Files) Has(file string) bool {
+	*f.used = true
 	_, ok := f.loader.opts.Tree.Lookup(file)
 	return ok && inside(file, f.Package) && f.loader.owner(file) == f.Package
 }
@@ -69,9 +73,13 @@ func (c *ruleContext) call(thread *starlark.Thread, _ *starlark.Builtin, args st
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	out, err := f(ctx, Files{c.target.label.Pkg, c.loader}, in)
+	used := false
+	out, err := f(ctx, Files{c.target.label.Pkg, c.loader, &used}, in)
 	if err != nil {
 		return nil, err
+	}
+	if used && !c.target.rule.reads {
+		return nil, fmt.Errorf("call %s: it reads files of the package, and rule %s does not say so: add reads_files = True to rule()", name, c.target.rule.Name())
 	}
 	return fromGo(out)
 }

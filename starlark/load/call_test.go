@@ -48,7 +48,7 @@ def _impl(ctx):
     two = ctx.actions.native(name = "two", kind = "two 1", inputs = [("in", one, "x")])
     return [DefaultInfo(files = [ctx.actions.made(two, "out.bin")], outputs = [ctx.actions.layer(files = {"out.bin": ctx.actions.made(two, "out.bin")})])]
 
-letters = rule(implementation = _impl, attrs = {"of": attr.string_list()})
+letters = rule(implementation = _impl, reads_files = True, attrs = {"of": attr.string_list()})
 `)}}
 	res, errs := loadAll(t, Options{Tree: tree, Prelude: prelude, Functions: functions}, "//a:x")
 	if len(errs) > 0 {

@@ -1,8 +1,10 @@
 package load
 
 import (
+	"crypto/sha1"
 	"fmt"
 	"io/fs"
+	"iter"
 	"maps"
 	"os"
 	"path"
@@ -81,6 +83,28 @@ func (m memTree) Glob(pkg string, include, exclude []string) ([]string, error) {
 	}
 	slices.Sort(files)
 	return files, nil
+}
+
+func (m memTree) Owned(pkg string) iter.Seq[workspace.File] {
+	return func(yield func(workspace.File) bool) {
+		names, err := m.Glob(pkg, []string{"**"}, nil)
+		if err != nil {
+			panic(err)
+		}
+		for _, n := range names {
+			if f, _ := m.Lookup(path.Join(pkg, n)); !yield(f) {
+				return
+			}
+		}
+	}
+}
+
+func (m memTree) Blob(p string) (string, error) {
+	text, ok := m[p]
+	if !ok {
+		return "", fmt.Errorf("%s: %w", p, fs.ErrNotExist)
+	}
+	return fmt.Sprintf("%x", sha1.Sum([]byte(text))), nil
 }
 
 func newLoader(t testing.TB, tree memTree) *Loader {

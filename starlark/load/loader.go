@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"maps"
 	"path"
 	"slices"
@@ -27,6 +28,8 @@ type Tree interface {
 	Lookup(path string) (workspace.File, bool)
 	ReadFile(path string) ([]byte, error)
 	Glob(pkg string, include, exclude []string) ([]string, error)
+	Owned(pkg string) iter.Seq[workspace.File]
+	Blob(path string) (string, error)
 }
 
 // Options are what a loader needs. Tree and Prelude must be set.
@@ -37,6 +40,8 @@ type Options struct {
 	Jobs    int    // how many files are evaluated at once; 0 means 4
 	// Functions are what ctx.call finds, by name.
 	Functions map[string]Function
+	// Program tells this version of mwbuild and of Functions from others, for what is remembered.
+	Program string
 }
 
 // maxSteps bounds the evaluation of one file, and of one implementation. The real tree's largest BUILD file needs a few
@@ -51,10 +56,12 @@ type Loader struct {
 
 	loading sync.Mutex // held by Load: targets are changed by one at a time
 
-	mu      sync.Mutex // guards the maps
-	modules map[string]*module
-	pkgs    map[string]*pkg
-	isPkg   map[string]bool
+	mu          sync.Mutex // guards the maps
+	modules     map[string]*module
+	pkgs        map[string]*pkg
+	isPkg       map[string]bool
+	ruleTexts   map[string]string // by file; see ruleText
+	environment [32]byte
 }
 
 // Result is what was loaded.
@@ -70,7 +77,7 @@ func New(opts Options) (*Loader, []error) {
 	}
 	l := &Loader{
 		opts:    opts,
-		modules: map[string]*module{}, pkgs: map[string]*pkg{}, isPkg: map[string]bool{},
+		modules: map[string]*module{}, pkgs: map[string]*pkg{}, isPkg: map[string]bool{}, ruleTexts: map[string]string{},
 	}
 	for _, p := range opts.Tree.Packages() {
 		l.isPkg[p] = true
@@ -81,6 +88,10 @@ func New(opts Options) (*Loader, []error) {
 	}
 	if errs = l.loadPrelude(); len(errs) > 0 {
 		return nil, errs
+	}
+	var err error
+	if l.environment, err = l.digestEnvironment(); err != nil {
+		return nil, []error{err}
 	}
 	return l, nil
 }
@@ -189,7 +200,8 @@ func (l *Loader) module(ctx context.Context, id string, from *module, pos string
 	thread, done := l.thread(ctx, file)
 	defer done()
 	thread.Load = func(thread *starlark.Thread, ref string) (starlark.StringDict, error) {
-		return l.loadStatement(ctx, thread, ref, pkgName, m)
+		to, err := l.loadStatement(ctx, thread, ref, pkgName, m)
+		return to.globals, err
 	}
 	globals, err := starlark.ExecFileOptions(fileOptions, thread, file, src, l.predeclared)
 	if err != nil {
@@ -284,8 +296,8 @@ func (l *Loader) source(id string) (src []byte, file, pkgName string, err error)
 	return src, file, lab.Pkg, err
 }
 
-// loadStatement is load() in a file of package pkgName.
-func (l *Loader) loadStatement(ctx context.Context, thread *starlark.Thread, ref, pkgName string, from *module) (starlark.StringDict, error) {
+// loadStatement returns what load() in a file of package pkgName loads. Where there is an error, it is empty.
+func (l *Loader) loadStatement(ctx context.Context, thread *starlark.Thread, ref, pkgName string, from *module) (*module, error) {
 	id := ref
 	if !strings.HasPrefix(ref, "@mwbuild//rules:") {
 		if strings.HasPrefix(pkgName, "@") {
@@ -293,24 +305,24 @@ func (l *Loader) loadStatement(ctx context.Context, thread *starlark.Thread, ref
 		} else {
 			lab, err := label.Parse(ref, pkgName)
 			if err != nil {
-				return nil, err
+				return &module{}, err
 			}
 			if ext := path.Ext(lab.Name); ext != ".bzl" && ext != ".star" {
-				return nil, fmt.Errorf("load takes .bzl and .star files, not %s", ref)
+				return &module{}, fmt.Errorf("load takes .bzl and .star files, not %s", ref)
 			}
 			id = lab.String()
 		}
 	}
 	m := l.module(ctx, id, from, thread.CallFrame(0).Pos.String())
 	if m.err == nil {
-		return m.globals, nil
+		return m, nil
 	}
 	var missing *hintedError
 	if ctx.Err() != nil || errors.As(m.err, &missing) && !errors.As(m.err, new(*starlark.EvalError)) {
-		return nil, m.err // told at the load statement
+		return &module{}, m.err // told at the load statement
 	}
 	// What is wrong in the loaded file is told at its own place.
-	return nil, severalErrors(l.suggest(explainEval(m.file, m.err)))
+	return &module{}, severalErrors(l.suggest(explainEval(m.file, m.err)))
 }
 
 const (

@@ -30,6 +30,8 @@ type pkg struct {
 	targets    map[string]*target
 	visibility []string // default
 	declared   bool     // package() was called
+	loads      []*module
+	reads      []string // files that read_json read
 	missing    int      // files that labels name
 	errs       errorList
 	broken     bool // evaluation did not reach the end: targets may be missing
@@ -57,7 +59,9 @@ func (p *pkg) eval(ctx context.Context) {
 	defer done()
 	thread.SetLocal(pkgKey, p)
 	thread.Load = func(thread *starlark.Thread, ref string) (starlark.StringDict, error) {
-		return l.loadStatement(ctx, thread, ref, p.name, nil)
+		m, err := l.loadStatement(ctx, thread, ref, p.name, nil)
+		p.loads = append(p.loads, m)
+		return m.globals, err
 	}
 	file, prog, err := starlark.SourceProgramOptions(fileOptions, p.file, src, l.predeclared.Has)
 	p.syntax = file
@@ -162,6 +166,7 @@ func (l *Loader) readJSON(thread *starlark.Thread, b *starlark.Builtin, args sta
 	if _, ok := l.opts.Tree.Lookup(file); !ok {
 		return nil, fmt.Errorf("read_json: no file %s", file)
 	}
+	p.reads = append(p.reads, file)
 	src, err := l.opts.Tree.ReadFile(file)
 	if err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ type rule struct {
 	impl  *starlark.Function
 	attrs map[string]*attribute
 	order []string // attribute names as declared
+	reads bool     // the implementation reads files of the package, through ctx.call
 }
 
 func (r *rule) String() string        { return "<rule " + r.Name() + ">" }
@@ -128,7 +129,7 @@ var attrModule = &starlarkstruct.Module{Name: "attr", Members: func() starlark.S
 func makeRule(thread *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
 	r := &rule{file: thread.Name, attrs: maps.Clone(commonAttrs), order: []string{"name"}}
 	var attrs *starlark.Dict
-	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "implementation", &r.impl, "attrs?", &attrs, "doc?", &r.doc); err != nil {
+	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "implementation", &r.impl, "attrs?", &attrs, "doc?", &r.doc, "reads_files?", &r.reads); err != nil {
 		return nil, err
 	}
 	if r.impl.NumParams() != 1 {

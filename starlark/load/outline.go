@@ -1,0 +1,282 @@
+package load
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"hash"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"go.starlark.net/starlark"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/mwbuild/mwbuild/graph/label"
+)
+
+// An Outline is what evaluating one package gave, without the values: enough to know what its targets depend on, and
+// whether another tree gives the same. It holds for every tree in which [Loader.Inputs] of it are the same.
+type Outline struct {
+	Inputs  [32]byte // digest of all that evaluation saw
+	File    string   // the BUILD file
+	Modules []string // labels of the .bzl files that it loads and that these load, sorted
+	Reads   []string // files that read_json read
+	Targets []OutlineTarget
+}
+
+// An OutlineTarget is a target of an [Outline].
+type OutlineTarget struct {
+	Name  string
+	Kind  string
+	Tags  []string
+	Reads bool     // its rule reads files of the package, be they named by an attribute or not
+	Sum   [16]byte // digest of the rule and the attributes
+	Srcs  []string // files that attributes name, relative to the package, sorted
+	Deps  []OutlineDep
+}
+
+// An OutlineDep is a target that another names in an attribute. It need not exist.
+type OutlineDep struct {
+	Attr string
+	To   label.Label
+}
+
+// outlineVersion rises when the same inputs give another outline.
+const outlineVersion = 1
+
+// fields hashes strings, each behind its length.
+type fields struct{ h hash.Hash }
+
+func (f fields) add(ss ...string) {
+	var n [8]byte
+	for _, s := range ss {
+		binary.LittleEndian.PutUint64(n[:], uint64(len(s)))
+		f.h.Write(n[:])
+		f.h.Write([]byte(s))
+	}
+}
+
+// Environment is a digest of what every package's evaluation sees: what WORKSPACE says, the configuration, the built-in
+// rules, and the program behind them.
+func (l *Loader) Environment() [32]byte { return l.environment }
+
+func (l *Loader) digestEnvironment() ([32]byte, error) {
+	f := fields{sha256.New()}
+	f.add(fmt.Sprint(outlineVersion), l.opts.Program, fmt.Sprintf("%+v", l.workspace))
+	for _, id := range slices.Sorted(maps.Keys(l.modules)) { // of the prelude: nothing else is there yet
+		text, _, _, err := l.source(id)
+		if err != nil {
+			return [32]byte{}, err
+		}
+		f.add(id, string(text))
+	}
+	return [32]byte(f.h.Sum(nil)), nil
+}
+
+// Inputs is a digest of what the evaluation of a package sees that loads those modules and reads those files: the names and
+// modes of its files, and the text of its BUILD file, of modules and of read files, by blob id.
+func (l *Loader) Inputs(pkg string, modules, reads []string) ([32]byte, error) {
+	tree := l.opts.Tree
+	f := fields{sha256.New()}
+	f.h.Write(l.environment[:])
+	var err error
+	blob := func(kind, file string) {
+		id := ""
+		if _, ok := tree.Lookup(file); ok {
+			var e error
+			if id, e = tree.Blob(file); e != nil && err == nil {
+				err = e
+			}
+		}
+		f.add(kind, file, id)
+	}
+	for _, name := range tree.BuildFiles(pkg) {
+		blob("BUILD", path.Join(pkg, name))
+	}
+	for _, id := range modules {
+		if lab, err := label.Parse(id, ""); err == nil {
+			blob("load", path.Join(lab.Pkg, lab.Name))
+		}
+	}
+	for _, file := range reads {
+		blob("read", file)
+	}
+	var mode [1]byte
+	for file := range tree.Owned(pkg) {
+		mode[0] = byte(file.Mode)
+		f.h.Write(mode[:])
+		f.add(file.Path)
+	}
+	return [32]byte(f.h.Sum(nil)), err
+}
+
+// Outlines evaluates the packages named and returns the outline of each, in their order, without looking at what they
+// depend on; that a label names no target is found by [Loader.Resolve]. Errors come sorted by position; a package that
+// has some has no outline.
+func (l *Loader) Outlines(ctx context.Context, names []string) ([]*Outline, []error) {
+	l.loading.Lock()
+	defer l.loading.Unlock()
+	l.packages(ctx, names)
+	out := make([]*Outline, len(names))
+	var errs errorList
+	var g errgroup.Group
+	g.SetLimit(l.opts.Jobs)
+	const some = 16 // that a goroutine is worth
+	for from := 0; from < len(names); from += some {
+		g.Go(func() error {
+			for i := from; i < min(from+some, len(names)) && ctx.Err() == nil; i++ {
+				p := l.pkg(names[i])
+				found := p.errs.all()
+				if len(found) == 0 {
+					var err error
+					if out[i], err = p.outline(); err != nil {
+						found = []error{err}
+					}
+				}
+				for _, err := range found {
+					errs.add(err)
+				}
+			}
+			return ctx.Err()
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, []error{err}
+	}
+	return out, errs.sorted()
+}
+
+func (p *pkg) outline() (*Outline, error) {
+	o := &Outline{File: p.file, Targets: make([]OutlineTarget, 0, len(p.targets))}
+	for m := range closure(p.loads) {
+		if !strings.HasPrefix(m.id, "@") {
+			o.Modules = append(o.Modules, m.id)
+		}
+	}
+	slices.Sort(o.Modules)
+	o.Reads = slices.Compact(slices.Sorted(slices.Values(p.reads)))
+	var err error
+	if o.Inputs, err = p.loader.Inputs(p.name, o.Modules, o.Reads); err != nil {
+		return nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.targets)) {
+		t, err := p.targets[name].outline()
+		if err != nil {
+			return nil, err
+		}
+		o.Targets = append(o.Targets, t)
+	}
+	return o, nil
+}
+
+// closure is modules and all that they load.
+func closure(modules []*module) map[*module]bool {
+	all := map[*module]bool{}
+	var add func(ms *module)
+	add = func(m *module) {
+		if !all[m] {
+			all[m] = true
+			for _, e := range m.loads {
+				add(e.to)
+			}
+		}
+	}
+	for _, m := range modules {
+		add(m)
+	}
+	return all
+}
+
+func (t *target) outline() (OutlineTarget, error) {
+	o := OutlineTarget{Name: t.label.Name, Kind: t.rule.Name(), Tags: t.strings("tags"), Reads: t.rule.reads}
+	text, err := t.pkg.loader.ruleText(t.rule)
+	sum := fields{sha256.New()}
+	sum.add(t.rule.file, t.rule.name, text)
+	for _, name := range t.rule.order {
+		sum.add(name)
+		digestValue(sum, t.attrs[name])
+		if !t.rule.attrs[name].labels() {
+			continue
+		}
+		for _, s := range t.strings(name) {
+			if t.namesFile(s) {
+				o.Srcs = append(o.Srcs, s)
+			} else if lab, err := label.Parse(s, t.label.Pkg); err == nil {
+				o.Deps = append(o.Deps, OutlineDep{name, lab})
+			}
+		}
+	}
+	slices.Sort(o.Srcs)
+	o.Srcs = slices.Compact(o.Srcs)
+	copy(o.Sum[:], sum.h.Sum(nil))
+	return o, err
+}
+
+// digestValue hashes the value of an attribute.
+func digestValue(f fields, v starlark.Value) {
+	switch v := v.(type) {
+	case starlark.String:
+		f.add("s", string(v))
+	case *starlark.List:
+		f.add("[")
+		for e := range v.Elements() {
+			digestValue(f, e)
+		}
+		f.add("]")
+	case *starlark.Dict:
+		f.add("{")
+		for _, kv := range v.Items() {
+			digestValue(f, kv[0])
+			digestValue(f, kv[1])
+		}
+		f.add("}")
+	default:
+		f.add(v.Type(), v.String())
+	}
+}
+
+// ruleText identifies the text of the file that defines a rule and of all that this loads: the implementation is somewhere
+// in it. The built-in rules are the same in all trees.
+func (l *Loader) ruleText(r *rule) (string, error) {
+	if strings.HasPrefix(r.file, "@") {
+		return "", nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if text, ok := l.ruleTexts[r.file]; ok {
+		return text, nil
+	}
+	var modules []*module
+	for _, m := range l.modules {
+		if m.file == r.file {
+			modules = append(modules, m)
+		}
+	}
+	var ids []string
+	for m := range closure(modules) {
+		if !strings.HasPrefix(m.id, "@") {
+			id, err := l.opts.Tree.Blob(m.file)
+			if err != nil {
+				return "", err
+			}
+			ids = append(ids, m.file+" "+id)
+		}
+	}
+	slices.Sort(ids)
+	l.ruleTexts[r.file] = strings.Join(ids, "\n")
+	return l.ruleTexts[r.file], nil
+}
+
+// namesFile tells whether s, in a label attribute, is a file of the package and no target.
+func (t *target) namesFile(s string) bool {
+	// A file's name may hold what a label may not, so files come first; a target of that name hides its file.
+	if strings.HasPrefix(s, "//") || strings.HasPrefix(s, ":") || t.pkg.targets[s] != nil {
+		return false
+	}
+	file := path.Join(t.label.Pkg, s)
+	_, ok := t.pkg.loader.opts.Tree.Lookup(file)
+	return ok && inside(file, t.label.Pkg)
+}
