@@ -3,9 +3,12 @@ package load
 import (
 	"context"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"go.starlark.net/starlark"
 	"go.starlark.net/syntax"
@@ -122,60 +125,37 @@ func (n *nodeValue) Hash() (uint32, error) { return starlark.String(n.node.ID())
 type implementation func(ctx context.Context, t *target, node *graph.Target) error
 
 // analyse makes the graph of all reached targets, and runs implement, if there is one, on those that it did not run on
-// before, dependencies first.
+// before, dependencies first and several at once.
 func (l *Loader) analyse(ctx context.Context, matched []*target, reached map[*target]bool, implement implementation, errs *errorList) (*Result, []error) {
-	byID := map[graph.ID]*target{}
-	var all []*graph.Target
-	for t := range reached {
-		if t.node == nil {
-			t.node = &graph.Target{ID: graph.ID{Label: t.label}, Kind: t.rule.Name(), Pos: t.attrPos(""), Tags: t.strings("tags"), Reads: t.rule.reads}
-			for _, d := range t.deps {
-				if d.to != nil {
-					t.node.Deps = append(t.node.Deps, graph.Edge{To: graph.ID{Label: d.to.label}, Attr: d.attr, Pos: t.attrPos(d.attr, d.text)})
-				} else {
-					t.node.Srcs = append(t.node.Srcs, d.file)
-				}
+	all := slices.Collect(maps.Keys(reached))
+	l.each(len(all), func(i int) { all[i].declare() })
+	a := newAnalysis(all)
+	a.run(l.opts.Jobs, func(t *target) {
+		switch {
+		case t.bad || slices.ContainsFunc(t.deps, func(d dep) bool { return d.to != nil && d.to.bad }):
+			t.bad = true
+		case ctx.Err() != nil:
+			t.bad = true
+		case implement != nil && t.value == nil:
+			if err := implement(ctx, t, t.node); err != nil {
+				t.bad = true
+				t.errs = append(t.errs, err)
 			}
-			slices.Sort(t.node.Srcs)
 		}
-		byID[t.node.ID] = t
-		all = append(all, t.node)
+	})
+	if err := ctx.Err(); err != nil {
+		errs.add(err)
 	}
-	gr := graph.New(all)
-	ids := make([]graph.ID, len(all))
-	for i, g := range all {
-		ids[i] = g.ID
-	}
-	sorted, cycles := gr.Sort(ids)
-	for _, c := range cycles {
-		for i := range c.Edges {
-			byID[c.From[i]].bad = true
-		}
+	for _, c := range a.cycles() {
 		errs.add(c)
 	}
 	var good []*graph.Target
-	for _, g := range sorted {
-		if ctx.Err() != nil {
-			errs.add(ctx.Err())
-			break
-		}
-		t := byID[g.ID]
-		if t.bad || slices.ContainsFunc(t.deps, func(d dep) bool { return d.to != nil && d.to.bad }) {
-			t.bad = true
-			continue
-		}
-		if implement != nil && t.value == nil {
-			if err := implement(ctx, t, g); err != nil {
-				t.bad = true
-				t.errs = append(t.errs, err)
-				continue
-			}
-		}
-		good = append(good, g)
-	}
-	for t := range reached {
+	for _, t := range all {
 		for _, err := range t.errs {
 			errs.add(err)
+		}
+		if !t.bad {
+			good = append(good, t.node)
 		}
 	}
 	res := &Result{Graph: graph.New(good)}
@@ -185,6 +165,100 @@ func (l *Loader) analyse(ctx context.Context, matched []*target, reached map[*ta
 		}
 	}
 	return res, errs.sorted()
+}
+
+// declare makes the node of t, without what its rule declares.
+func (t *target) declare() {
+	if t.node != nil {
+		return
+	}
+	t.node = &graph.Target{ID: graph.ID{Label: t.label}, Kind: t.rule.Name(), Pos: t.attrPos(""), Tags: t.strings("tags"), Reads: t.rule.reads}
+	for _, d := range t.deps {
+		if d.to != nil {
+			t.node.Deps = append(t.node.Deps, graph.Edge{To: graph.ID{Label: d.to.label}, Attr: d.attr, Pos: t.attrPos(d.attr, d.text)})
+		} else {
+			t.node.Srcs = append(t.node.Srcs, d.file)
+		}
+	}
+	slices.Sort(t.node.Srcs)
+}
+
+// An analysis visits targets after all that they depend on.
+type analysis struct {
+	targets []*target
+	users   [][]int32      // of each target: those that depend on it
+	left    []atomic.Int32 // of each target: how many dependencies were not visited yet
+}
+
+func newAnalysis(targets []*target) *analysis {
+	a := &analysis{targets, make([][]int32, len(targets)), make([]atomic.Int32, len(targets))}
+	number := make(map[*target]int32, len(targets))
+	for i, t := range targets {
+		number[t] = int32(i)
+	}
+	for i, t := range targets {
+		n := int32(0)
+		for _, d := range t.deps {
+			if d.to != nil {
+				to := number[d.to]
+				a.users[to] = append(a.users[to], int32(i))
+				n++
+			}
+		}
+		a.left[i].Store(n)
+	}
+	return a
+}
+
+// run visits, with up to jobs at once, every target that no cycle keeps from being visited.
+func (a *analysis) run(jobs int, visit func(*target)) {
+	ready := make(chan int32, len(a.targets)) // never full
+	var under atomic.Int64                    // ready or being visited
+	for i := range a.targets {
+		if a.left[i].Load() == 0 {
+			under.Add(1)
+			ready <- int32(i)
+		}
+	}
+	if under.Load() == 0 {
+		return
+	}
+	var g sync.WaitGroup
+	for range max(1, jobs) {
+		g.Go(func() {
+			for i := range ready {
+				visit(a.targets[i])
+				for _, u := range a.users[i] {
+					if a.left[u].Add(-1) == 0 {
+						under.Add(1)
+						ready <- u
+					}
+				}
+				if under.Add(-1) == 0 {
+					close(ready)
+				}
+			}
+		})
+	}
+	g.Wait()
+}
+
+// cycles returns the circles that kept targets from being visited, which are bad now.
+func (a *analysis) cycles() []*graph.CycleError {
+	var stuck []*graph.Target
+	var ids []graph.ID
+	for i, t := range a.targets {
+		if a.left[i].Load() > 0 {
+			t.bad = true
+			stuck = append(stuck, t.node)
+			ids = append(ids, t.node.ID)
+		}
+	}
+	if len(stuck) == 0 {
+		return nil
+	}
+	_, cycles := graph.New(stuck).Sort(ids)
+	return cycles
 }
 
 // implement runs the rule of t and fills in g.

@@ -11,10 +11,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"go.starlark.net/starlark"
 	"go.starlark.net/syntax"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/mwbuild/mwbuild/graph"
 	"github.com/mwbuild/mwbuild/graph/label"
@@ -343,21 +343,43 @@ func (l *Loader) thread(ctx context.Context, name string) (t *starlark.Thread, d
 
 // packages evaluates the named packages, those not yet known, concurrently.
 func (l *Loader) packages(ctx context.Context, names []string) {
-	var g errgroup.Group
-	g.SetLimit(l.opts.Jobs)
+	var fresh []*pkg
+	l.mu.Lock()
 	for _, name := range names {
-		l.mu.Lock()
-		_, known := l.pkgs[name]
-		p := &pkg{name: name, loader: l, targets: map[string]*target{}}
-		if !known {
-			l.pkgs[name] = p
-		}
-		l.mu.Unlock()
-		if !known {
-			g.Go(func() error { p.eval(ctx); return nil })
+		if l.pkgs[name] == nil {
+			l.pkgs[name] = &pkg{name: name, loader: l, targets: map[string]*target{}}
+			fresh = append(fresh, l.pkgs[name])
 		}
 	}
-	_ = g.Wait()
+	l.mu.Unlock()
+	if tree, ok := l.opts.Tree.(interface{ Prefetch(paths []string) error }); ok {
+		var files []string
+		for _, p := range fresh {
+			for _, f := range l.opts.Tree.BuildFiles(p.name) {
+				files = append(files, path.Join(p.name, f))
+			}
+		}
+		_ = tree.Prefetch(files) // what it could not read is read again, and fails there
+	}
+	l.each(len(fresh), func(i int) { fresh[i].eval(ctx) })
+}
+
+// each calls do for 0 to n-1, by as many goroutines as there are jobs: one for each call would grow a new stack every time.
+func (l *Loader) each(n int, do func(i int)) {
+	var next atomic.Int64
+	var g sync.WaitGroup
+	for range min(l.opts.Jobs, n) {
+		g.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= n {
+					return
+				}
+				do(i)
+			}
+		})
+	}
+	g.Wait()
 }
 
 // pkg returns an evaluated package, or nil if there is none of that name.

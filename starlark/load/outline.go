@@ -5,20 +5,19 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"hash"
 	"maps"
 	"path"
 	"slices"
 	"strings"
 
 	"go.starlark.net/starlark"
-	"golang.org/x/sync/errgroup"
 
+	"github.com/mwbuild/mwbuild/graph"
 	"github.com/mwbuild/mwbuild/graph/label"
 )
 
 // An Outline is what evaluating one package gave, without the values: enough to know what its targets depend on, and
-// whether another tree gives the same. It holds for every tree in which [Loader.Inputs] of it are the same.
+// whether another tree gives the same. It holds for every tree in which its [Inputs] are the same.
 type Outline struct {
 	Inputs  [32]byte // digest of all that evaluation saw
 	File    string   // the BUILD file
@@ -47,24 +46,24 @@ type OutlineDep struct {
 // outlineVersion rises when the same inputs give another outline.
 const outlineVersion = 1
 
-// fields hashes strings, each behind its length.
-type fields struct{ h hash.Hash }
+// A digest hashes strings, each behind its length.
+type digest struct{ b []byte }
 
-func (f fields) add(ss ...string) {
-	var n [8]byte
+func (d *digest) add(ss ...string) {
 	for _, s := range ss {
-		binary.LittleEndian.PutUint64(n[:], uint64(len(s)))
-		f.h.Write(n[:])
-		f.h.Write([]byte(s))
+		d.b = binary.AppendUvarint(d.b, uint64(len(s)))
+		d.b = append(d.b, s...)
 	}
 }
+
+func (d *digest) sum() [32]byte { return sha256.Sum256(d.b) }
 
 // Environment is a digest of what every package's evaluation sees: what WORKSPACE says, the configuration, the built-in
 // rules, and the program behind them.
 func (l *Loader) Environment() [32]byte { return l.environment }
 
 func (l *Loader) digestEnvironment() ([32]byte, error) {
-	f := fields{sha256.New()}
+	var f digest
 	f.add(fmt.Sprint(outlineVersion), l.opts.Program, fmt.Sprintf("%+v", l.workspace))
 	for _, id := range slices.Sorted(maps.Keys(l.modules)) { // of the prelude: nothing else is there yet
 		text, _, _, err := l.source(id)
@@ -73,15 +72,14 @@ func (l *Loader) digestEnvironment() ([32]byte, error) {
 		}
 		f.add(id, string(text))
 	}
-	return [32]byte(f.h.Sum(nil)), nil
+	return f.sum(), nil
 }
 
-// Inputs is a digest of what the evaluation of a package sees that loads those modules and reads those files: the names and
-// modes of its files, and the text of its BUILD file, of modules and of read files, by blob id.
-func (l *Loader) Inputs(pkg string, modules, reads []string) ([32]byte, error) {
-	tree := l.opts.Tree
-	f := fields{sha256.New()}
-	f.h.Write(l.environment[:])
+// Inputs is a digest of what the evaluation of a package of tree sees, if it loads those modules and reads those files: the
+// environment (see [Loader.Environment]), the names and modes of its files, and the text of its BUILD file, of modules
+// and of read files, by blob id.
+func Inputs(tree Tree, environment [32]byte, pkg string, modules, reads []string) ([32]byte, error) {
+	f := digest{append(make([]byte, 0, 1024), environment[:]...)}
 	var err error
 	blob := func(kind, file string) {
 		id := ""
@@ -104,13 +102,11 @@ func (l *Loader) Inputs(pkg string, modules, reads []string) ([32]byte, error) {
 	for _, file := range reads {
 		blob("read", file)
 	}
-	var mode [1]byte
 	for file := range tree.Owned(pkg) {
-		mode[0] = byte(file.Mode)
-		f.h.Write(mode[:])
+		f.b = append(f.b, byte(file.Mode))
 		f.add(file.Path)
 	}
-	return [32]byte(f.h.Sum(nil)), err
+	return f.sum(), err
 }
 
 // Outlines evaluates the packages named and returns the outline of each, in their order, without looking at what they
@@ -122,28 +118,20 @@ func (l *Loader) Outlines(ctx context.Context, names []string) ([]*Outline, []er
 	l.packages(ctx, names)
 	out := make([]*Outline, len(names))
 	var errs errorList
-	var g errgroup.Group
-	g.SetLimit(l.opts.Jobs)
-	const some = 16 // that a goroutine is worth
-	for from := 0; from < len(names); from += some {
-		g.Go(func() error {
-			for i := from; i < min(from+some, len(names)) && ctx.Err() == nil; i++ {
-				p := l.pkg(names[i])
-				found := p.errs.all()
-				if len(found) == 0 {
-					var err error
-					if out[i], err = p.outline(); err != nil {
-						found = []error{err}
-					}
-				}
-				for _, err := range found {
-					errs.add(err)
-				}
+	l.each(len(names), func(i int) {
+		p := l.pkg(names[i])
+		found := p.errs.all()
+		if len(found) == 0 && ctx.Err() == nil {
+			var err error
+			if out[i], err = p.outline(); err != nil {
+				found = []error{err}
 			}
-			return ctx.Err()
-		})
-	}
-	if err := g.Wait(); err != nil {
+		}
+		for _, err := range found {
+			errs.add(err)
+		}
+	})
+	if err := ctx.Err(); err != nil {
 		return nil, []error{err}
 	}
 	return out, errs.sorted()
@@ -159,7 +147,7 @@ func (p *pkg) outline() (*Outline, error) {
 	slices.Sort(o.Modules)
 	o.Reads = slices.Compact(slices.Sorted(slices.Values(p.reads)))
 	var err error
-	if o.Inputs, err = p.loader.Inputs(p.name, o.Modules, o.Reads); err != nil {
+	if o.Inputs, err = Inputs(p.loader.opts.Tree, p.loader.environment, p.name, o.Modules, o.Reads); err != nil {
 		return nil, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.targets)) {
@@ -193,11 +181,11 @@ func closure(modules []*module) map[*module]bool {
 func (t *target) outline() (OutlineTarget, error) {
 	o := OutlineTarget{Name: t.label.Name, Kind: t.rule.Name(), Tags: t.strings("tags"), Reads: t.rule.reads}
 	text, err := t.pkg.loader.ruleText(t.rule)
-	sum := fields{sha256.New()}
+	sum := digest{make([]byte, 0, 512)}
 	sum.add(t.rule.file, t.rule.name, text)
 	for _, name := range t.rule.order {
 		sum.add(name)
-		digestValue(sum, t.attrs[name])
+		digestValue(&sum, t.attrs[name])
 		if !t.rule.attrs[name].labels() {
 			continue
 		}
@@ -211,12 +199,33 @@ func (t *target) outline() (OutlineTarget, error) {
 	}
 	slices.Sort(o.Srcs)
 	o.Srcs = slices.Compact(o.Srcs)
-	copy(o.Sum[:], sum.h.Sum(nil))
+	whole := sum.sum()
+	copy(o.Sum[:], whole[:])
 	return o, err
 }
 
+// AttributeSums returns a digest of each attribute of a target, by name. The packages that its labels name need not load.
+func (l *Loader) AttributeSums(ctx context.Context, lab label.Label) (map[string][32]byte, error) {
+	l.loading.Lock()
+	defer l.loading.Unlock()
+	if l.isPkg[lab.Pkg] {
+		l.packages(ctx, []string{lab.Pkg})
+	}
+	t, msg, hints := l.find(lab)
+	if t == nil {
+		return nil, &graph.Error{Msg: msg, Hints: hints}
+	}
+	sums := map[string][32]byte{}
+	for name, v := range t.attrs {
+		var d digest
+		digestValue(&d, v)
+		sums[name] = d.sum()
+	}
+	return sums, ctx.Err()
+}
+
 // digestValue hashes the value of an attribute.
-func digestValue(f fields, v starlark.Value) {
+func digestValue(f *digest, v starlark.Value) {
 	switch v := v.(type) {
 	case starlark.String:
 		f.add("s", string(v))
