@@ -18,37 +18,6 @@ import (
 	"syscall"
 )
 
-// settings are enough for MediaWiki's compiler: no wiki, no database. Components register as mwbuild's //:l10n lists them.
-const settings = `<?php
-$wgServer = 'http://localhost';
-$wgDBtype = 'sqlite';
-$wgSQLiteDataDir = sys_get_temp_dir();
-$wgSecretKey = 'none';
-$wgMainCacheType = CACHE_NONE;
-$wgLocalisationCacheConf['storeClass'] = getenv( 'STORE' );
-$wgLocalisationCacheConf['storeDirectory'] = getenv( 'OUT' );
-$manifests = [ ...glob( "$IP/extensions/*/extension*.json" ), ...glob( "$IP/skins/*/skin.json" ) ];
-foreach ( $manifests as $manifest ) {
-	$component = json_decode( file_get_contents( $manifest ), true );
-	$here = dirname( $manifest );
-	foreach ( [ 'MessagesDirs', 'TranslationAliasesDirs' ] as $dirs ) {
-		foreach ( $component[$dirs] ?? [] as $key => $names ) {
-			foreach ( (array)$names as $name ) {
-				$GLOBALS["wg$dirs"][$key][] = "$here/$name";
-			}
-		}
-	}
-	foreach ( $component['ExtensionMessagesFiles'] ?? [] as $key => $name ) {
-		$wgExtensionMessagesFiles[$key] = "$here/$name";
-	}
-	foreach ( $component['namespaces'] ?? [] as $namespace ) {
-		if ( isset( $namespace['constant'] ) && !defined( $namespace['constant'] ) ) {
-			define( $namespace['constant'], $namespace['id'] );
-		}
-	}
-}
-`
-
 // A measure is one line of the result.
 type measure struct {
 	What      string  `json:"what"`
@@ -90,9 +59,6 @@ func run(asJSON bool, runs int, tree string) error {
 		if _, err := b.exec([]string{"MWBUILD=" + b.mwbuild}, "examples/mediawiki/lay", b.tree); err != nil {
 			return err
 		}
-	}
-	if err := os.WriteFile(b.path("settings.php"), []byte(settings), 0o644); err != nil {
-		return err
 	}
 	var all []measure
 	add := func(m measure) {
@@ -201,8 +167,12 @@ func (b *bench) mediawiki(store string) (usage, error) {
 	if err := os.Mkdir(out, 0o755); err != nil {
 		return usage{}, err
 	}
+	settings, err := filepath.Abs("bench/l10n/settings.php")
+	if err != nil {
+		return usage{}, err
+	}
 	return b.exec([]string{"STORE=" + store, "OUT=" + out}, "php", filepath.Join(b.tree, "maintenance/run.php"), "rebuildLocalisationCache",
-		"--conf="+b.path("settings.php"), "--force", "--no-progress", "--no-database", "--skip-message-purge")
+		"--conf="+settings, "--force", "--no-progress", "--no-database", "--skip-message-purge")
 }
 
 // cold builds with an empty cache.

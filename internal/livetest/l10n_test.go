@@ -197,44 +197,10 @@ func cdbRecords(data []byte) ([]string, error) {
 	return records, nil
 }
 
-// l10nSettings register the components of a tree without a wiki and without a database.
-const l10nSettings = `<?php
-$wgServer = 'http://localhost';
-$wgDBtype = 'sqlite';
-$wgSQLiteDataDir = sys_get_temp_dir();
-$wgSecretKey = 'none';
-$wgMainCacheType = CACHE_NONE;
-$wgLocalisationCacheConf['storeClass'] = getenv( 'STORE' );
-$wgLocalisationCacheConf['storeDirectory'] = getenv( 'OUT' );
-$wgLocalisationCacheConf['manualRecache'] = true;
-foreach ( [ ...glob( "$IP/extensions/*/extension*.json" ), ...glob( "$IP/skins/*/skin.json" ) ] as $manifest ) {
-	$component = json_decode( file_get_contents( $manifest ), true );
-	$here = dirname( $manifest );
-	foreach ( [ 'MessagesDirs', 'TranslationAliasesDirs' ] as $dirs ) {
-		foreach ( $component[$dirs] ?? [] as $key => $names ) {
-			foreach ( (array)$names as $name ) {
-				$GLOBALS["wg$dirs"][$key][] = "$here/$name";
-			}
-		}
-	}
-	foreach ( $component['ExtensionMessagesFiles'] ?? [] as $key => $name ) {
-		$wgExtensionMessagesFiles[$key] = "$here/$name";
-	}
-	foreach ( $component['namespaces'] ?? [] as $namespace ) {
-		if ( isset( $namespace['constant'] ) && !defined( $namespace['constant'] ) ) {
-			define( $namespace['constant'], $namespace['id'] );
-		}
-	}
-}
-`
-
 // maintenance runs a maintenance script of MediaWiki over the store in out, and returns what it prints.
 func maintenance(t *testing.T, tree, out, store string, args ...string) string {
 	t.Helper()
-	settings := filepath.Join(t.TempDir(), "settings.php")
-	if err := os.WriteFile(settings, []byte(l10nSettings), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	settings := filepath.Join(repo, "bench/l10n/settings.php")
 	script := []string{filepath.Join(tree, "maintenance/run.php")}
 	if !isFile(script[0]) { // before 1.40
 		script, args = nil, slices.Clone(args)

@@ -580,9 +580,6 @@ func TestAliases(t *testing.T) {
 	if diff := cmp.Diff([]string{"ar", "de"}, a.Languages()); diff != "" {
 		t.Errorf("Languages (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"NS_OWN", "NS_TALK"}, a.UsedConstants()); diff != "" {
-		t.Errorf("UsedConstants (-want +got):\n%s", diff)
-	}
 	if a.Part("en") != nil {
 		t.Error("English has a part")
 	}

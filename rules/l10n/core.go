@@ -156,11 +156,16 @@ func Chain(language string, core *Core) (sequence, original []string, err error)
 	if err != nil {
 		return nil, nil, err
 	}
+	if v != nil && !ok && language != "en" {
+		return nil, nil, fmt.Errorf("%s: $fallback is false, which MediaWiki takes for a language without a name; remove it", name)
+	}
+	return sequenceOf(name, language, fallback, ok)
+}
+
+// sequenceOf is Chain for a language whose file says fallback, if ok.
+func sequenceOf(name, language, fallback string, ok bool) (sequence, original []string, err error) {
 	if !ok && language == "en" {
 		return nil, nil, nil
-	}
-	if v != nil && !ok {
-		return nil, nil, fmt.Errorf("%s: $fallback is false, which MediaWiki takes for a language without a name; remove it", name)
 	}
 	seen := map[string]bool{language: true}
 	if ok {
@@ -215,8 +220,7 @@ type AliasFile struct {
 
 // Aliases are what the ExtensionMessagesFiles of one component set, by language.
 type Aliases struct {
-	parts     map[string]*AliasPart
-	constants []string
+	parts map[string]*AliasPart
 }
 
 // An AliasPart is what these files set for one language, file by file.
@@ -248,7 +252,6 @@ func (c *Compiler) Aliases(files []AliasFile, constants map[string]php.Value) (*
 		if err != nil {
 			return nil, err
 		}
-		out.constants = append(out.constants, f.Constants...)
 		of := map[string]*aliasValues{} // by language
 		for i := range items {
 			v, _ := f.Vars.Get(php.StringKey(items[i].name))
@@ -275,8 +278,6 @@ func (c *Compiler) Aliases(files []AliasFile, constants map[string]php.Value) (*
 			}
 		}
 	}
-	slices.Sort(out.constants)
-	out.constants = slices.Compact(out.constants)
 	return out, nil
 }
 
@@ -285,10 +286,6 @@ func (a *Aliases) Languages() []string { return slices.Sorted(maps.Keys(a.parts)
 
 // Part is what the files set for a language, nil where that is nothing.
 func (a *Aliases) Part(language string) *AliasPart { return a.parts[language] }
-
-// UsedConstants are the names of the constants that the files ask for, core's too, sorted. The values of other constants are
-// nothing to the result.
-func (a *Aliases) UsedConstants() []string { return a.constants }
 
 // Digest is of the files' keys and values, in their order.
 func (p *AliasPart) Digest() [32]byte {

@@ -99,14 +99,15 @@ func AnalyseCore(_ context.Context, files Files, pkg string, args map[string]any
 				return nil, err
 			}
 		}
-		chain := []any{code}
-		for _, c := range fallbackSequence(code, fallback, ok) {
-			if !languageCode.MatchString(c) {
-				return nil, fmt.Errorf("%s: $fallback names %q, which is no code of a language", core[code], c)
-			}
-			chain = append(chain, c)
+		sequence, _, err := sequenceOf(core[code], code, fallback, ok)
+		if err != nil {
+			return nil, err
 		}
-		chains[code] = chain
+		languages := []any{code}
+		for _, c := range sequence {
+			languages = append(languages, c)
+		}
+		chains[code] = languages
 	}
 	res := a.result()
 	res["version"] = version.String()
@@ -129,23 +130,6 @@ func AnalyseCore(_ context.Context, files Files, pkg string, args map[string]any
 	}
 	res["plurals"] = plurals
 	return res, nil
-}
-
-// fallbackSequence is what a language falls back to: what its file says, then English.
-func fallbackSequence(code, fallback string, ok bool) []string {
-	if code == "en" && !ok {
-		return nil
-	}
-	var seq []string
-	if ok {
-		for _, c := range strings.Split(fallback, ",") {
-			seq = append(seq, strings.Trim(c, " \t\n\r\x00\x0b"))
-		}
-	}
-	if len(seq) == 0 || seq[len(seq)-1] != "en" {
-		seq = append(seq, "en")
-	}
-	return seq
 }
 
 // languageCode is LanguageNameUtils::isValidBuiltInCode.
