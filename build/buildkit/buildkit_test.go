@@ -2,9 +2,7 @@ package buildkit
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -137,19 +135,5 @@ func TestNoEngineThere(t *testing.T) {
 	}
 	if err := e.Close(); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestCannotEmbed(t *testing.T) {
-	t.Setenv("PATH", t.TempDir())
-	err := canEmbed()
-	if !errors.Is(err, ErrNoEngine) || !strings.Contains(err.Error(), "--builder") {
-		t.Errorf("error %v", err)
-	}
-	if want := map[bool]string{true: "runc", false: "root"}[os.Geteuid() == 0]; !strings.Contains(err.Error(), want) {
-		t.Errorf("error %v does not name %s", err, want)
-	}
-	if err := Serve(t.Context(), "relative", "s", nil, nil); err == nil {
-		t.Error("a relative root was served")
 	}
 }

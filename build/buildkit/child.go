@@ -3,6 +3,7 @@ package buildkit
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -23,6 +24,8 @@ const (
 	stopLimit  = 3 * time.Second
 	// waitPrefix marks lines of the child's stderr that tell why it does not start yet.
 	waitPrefix = "wait: "
+	// refusedPrefix marks the line that says why it cannot run here at all.
+	refusedPrefix = "refused: "
 	// socketLimit is what fits into a socket address, with room for the file's name.
 	socketLimit = 80
 )
@@ -36,11 +39,13 @@ type child struct {
 	root   string
 	stderr tail
 	waits  chan string
+	refuse chan string
 	done   chan struct{} // closed after err is set
 	err    error
 	once   sync.Once
 }
 
+// startChild starts the engine and waits until it answers. The error is an ErrNoEngine where it refuses to run here.
 func startChild(ctx context.Context, o Options) (_ *child, err error) {
 	if !filepath.IsAbs(o.Root) {
 		return nil, fmt.Errorf("build engine: root %q is not absolute", o.Root)
@@ -54,14 +59,11 @@ func startChild(ctx context.Context, o Options) (_ *child, err error) {
 		return nil, fmt.Errorf("build engine: folder for its socket: %w", err)
 	}
 	socket := filepath.Join(dir, "s")
-	c := &child{dir: dir, root: o.Root, waits: make(chan string, 16), done: make(chan struct{})}
+	c := &child{dir: dir, root: o.Root, waits: make(chan string, 16), refuse: make(chan string, 1), done: make(chan struct{})}
 	c.cmd = exec.Command(o.Exe, "engine", "--root", o.Root, "--socket", socket)
-	c.cmd.Env = append(os.Environ(), "TMPDIR="+filepath.Join(o.Root, "tmp"))
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setpgid:   true, // a terminal's Ctrl-C is for us; the child hears of it from us
 		Pdeathsig: syscall.SIGTERM,
-		// Mounts of its own: whatever way it ends, none stays behind.
-		Unshareflags: syscall.CLONE_NEWNS,
 	}
 	defer func() {
 		if err != nil {
@@ -85,7 +87,7 @@ func startChild(ctx context.Context, o Options) (_ *child, err error) {
 		// The death signal is bound to the thread that started the child, so that one has to stay.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		err := c.cmd.Start()
+		err := startProcess(c.cmd, o.Root)
 		w.Close()
 		started <- err
 		if err != nil {
@@ -96,6 +98,9 @@ func startChild(ctx context.Context, o Options) (_ *child, err error) {
 	}()
 	if err := <-started; err != nil {
 		r.Close()
+		if errors.Is(err, ErrNoEngine) {
+			return nil, err
+		}
 		return nil, fmt.Errorf("build engine: %w", err)
 	}
 	go c.read(r, o)
@@ -125,6 +130,12 @@ func (c *child) read(r io.ReadCloser, o Options) {
 			}
 			continue
 		}
+		if why, ok := strings.CutPrefix(s.Text(), refusedPrefix); ok {
+			select {
+			case c.refuse <- why:
+			default:
+			}
+		}
 		c.stderr.Write(append(s.Bytes(), '\n'))
 		o.Log.Debug(s.Text(), "from", "engine")
 	}
@@ -142,6 +153,11 @@ func (c *child) ready(ctx context.Context, socket string, wait func(string)) err
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-c.done:
+			select {
+			case why := <-c.refuse:
+				return fmt.Errorf("%w: %s", ErrNoEngine, why)
+			case <-time.After(50 * time.Millisecond): // its last words may still be on their way
+			}
 			return fmt.Errorf("the build engine ended at its start (%v); state in %s; it said:\n%s", c.err, c.root, c.stderr.String())
 		case msg := <-c.waits:
 			limit.Reset(startLimit)

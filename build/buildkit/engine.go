@@ -10,31 +10,20 @@ package buildkit
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"os/exec"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/moby/buildkit/client"
-	// Ways to reach an engine: docker-container://, kube-pod://, podman-container://, ssh://.
-	_ "github.com/moby/buildkit/client/connhelper/dockercontainer"
-	_ "github.com/moby/buildkit/client/connhelper/kubepod"
-	_ "github.com/moby/buildkit/client/connhelper/podmancontainer"
-	_ "github.com/moby/buildkit/client/connhelper/ssh"
 )
 
-// ErrNoEngine says that there is no engine and none can be started here: the machine has no runc, or the user is not
-// root.
+// ErrNoEngine says that there is no engine and none can be started here. The error that wraps it names what is missing.
 var ErrNoEngine = errors.New("no build engine")
 
 // Options say which engine to use. Only Addr, or Root and Exe, must be set.
 type Options struct {
-	Addr string // unix://, tcp://, docker-container://, kube-pod://, podman-container:// or ssh://; "" is the embedded engine
+	Addr string // as CheckAddr takes it; "" is the embedded engine
 	Root string // absolute: the embedded engine's state
 	Exe  string // run as `Exe engine --root Root --socket PATH` it must call Serve
 
@@ -50,18 +39,6 @@ type Engine struct {
 	mu     sync.Mutex
 	child  *child
 	closed bool
-}
-
-// schemes are the forms of an engine's address.
-var schemes = []string{"unix", "tcp", "docker-container", "podman-container", "kube-pod", "ssh"}
-
-// CheckAddr tells whether addr may be an engine's address, or is "" for the embedded one. It connects to nothing.
-func CheckAddr(addr string) error {
-	scheme, rest, ok := strings.Cut(addr, "://")
-	if addr == "" || ok && rest != "" && slices.Contains(schemes, scheme) {
-		return nil
-	}
-	return fmt.Errorf("builder %q: want one of %s://", addr, strings.Join(schemes, "://, "))
 }
 
 // New returns an engine that connects to nothing and starts nothing yet.
@@ -97,13 +74,17 @@ func (e *Engine) Close() error {
 func (e *Engine) connect(ctx context.Context) (*client.Client, func(), error) {
 	e.used.Store(true)
 	if e.o.Addr != "" {
-		c, err := client.New(ctx, e.o.Addr)
+		r, err := parseRemote(e.o.Addr)
 		if err != nil {
-			return nil, nil, fmt.Errorf("engine at %s: %w", e.o.Addr, err)
+			return nil, nil, err
+		}
+		c, err := r.connect(ctx)
+		if err != nil {
+			return nil, nil, err
 		}
 		return c, func() { c.Close() }, nil
 	}
-	if err := canEmbed(); err != nil {
+	if err := thisMachine().canEmbed(); err != nil {
 		return nil, nil, err
 	}
 	e.mu.Lock()
@@ -124,18 +105,4 @@ func (e *Engine) connect(ctx context.Context) (*client.Client, func(), error) {
 		e.child = c
 	}
 	return e.child.client, func() {}, nil
-}
-
-// runtimes are the programs that can run a container for the embedded engine, in the order in which it looks.
-var runtimes = []string{"buildkit-runc", "runc"}
-
-func canEmbed() error {
-	const other = "or point --builder (BUILDKIT_HOST) at a BuildKit that is running"
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("%w: the embedded engine needs root: run mwbuild as root, %s", ErrNoEngine, other)
-	}
-	if !slices.ContainsFunc(runtimes, func(r string) bool { _, err := exec.LookPath(r); return err == nil }) {
-		return fmt.Errorf("%w: runc is not installed: install your distribution's runc package, %s", ErrNoEngine, other)
-	}
-	return nil
 }

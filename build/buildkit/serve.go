@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/signal"
@@ -47,15 +48,18 @@ const (
 	snapshotterOverlay = "overlayfs"
 	snapshotterNative  = "native"
 
-	// What the engine may keep: its own copies of layers, snapshots and results. All of it can be made again.
-	maxUsedSpace  = 20 << 30
-	minFreeShare  = 10 // percent of the disk
-	reservedSpace = 1 << 30
-	keepDuration  = 30 * 24 * time.Hour
+	// What the engine may keep beside keepSpace.
+	minFreeShare = 10 // percent of the disk
+	keepDuration = 30 * 24 * time.Hour
 
 	// drainLimit is how long cancelled containers get to die; it is shorter than what a parent waits for the engine.
 	drainLimit = 2 * time.Second
 )
+
+// keepSpace bounds the engine's own copies of layers, snapshots and results: reserved is never taken from it, most is what
+// it may use. All of it can be made again. BuildKit sees to it one second after the engine's start, and then every minute
+// in which something was solved. Tests lower it.
+var keepSpace = struct{ reserved, most int64 }{1 << 30, 20 << 30}
 
 // Serve is the embedded engine: BuildKit's controller with the runc worker, its state below root, on a unix socket. It
 // returns when ctx ends or stdin does (nil: no stdin to watch), after its containers are gone. It removes the socket,
@@ -67,7 +71,14 @@ func Serve(ctx context.Context, root, socket string, stdin io.Reader, stderr io.
 	if !filepath.IsAbs(root) {
 		return fmt.Errorf("engine: root %q is not absolute", root)
 	}
-	if err := canEmbed(); err != nil {
+	defer func() { tellRefusal(stderr, err) }()
+	if err := enterNamespace(); err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("engine: it needs the rights that mwbuild starts it with")
+	}
+	if err := thisMachine().canEmbed(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -98,7 +109,7 @@ func Serve(ctx context.Context, root, socket string, stdin io.Reader, stderr io.
 	if root, err = filepath.EvalSymlinks(root); err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
-	unlock, err := lockRoot(ctx, root, stderr)
+	unlock, err := lockRoot(ctx, root, func(msg string) { fmt.Fprintln(stderr, waitPrefix+msg) })
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -109,8 +120,10 @@ func Serve(ctx context.Context, root, socket string, stdin io.Reader, stderr io.
 	if err := sweep(root); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Join(root, "tmp"), 0o700); err != nil {
-		return fmt.Errorf("engine: %w", err)
+	for _, dir := range []string{filepath.Join(root, "tmp"), runDir(root)} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return fmt.Errorf("engine: %w", err)
+		}
 	}
 	c, err := newController(ctx, root)
 	if err != nil {
@@ -160,24 +173,44 @@ func Serve(ctx context.Context, root, socket string, stdin io.Reader, stderr io.
 	return endContainers(root)
 }
 
-// lockRoot waits until no other engine uses root.
-func lockRoot(ctx context.Context, root string, stderr io.Writer) (func(), error) {
-	lock := flock.New(filepath.Join(root, "lock"))
+// lockRoot makes root and waits until no other engine uses it.
+func lockRoot(ctx context.Context, root string, wait func(msg string)) (func(), error) {
 	for {
+		if err := os.MkdirAll(root, 0o700); err != nil {
+			return nil, fmt.Errorf("engine: %w", err)
+		}
+		lock := flock.New(filepath.Join(root, "lock"))
 		ok, err := lock.TryLock()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed this moment
+		}
 		if err != nil {
 			return nil, fmt.Errorf("engine: lock of %s: %w", root, err)
 		}
-		if ok {
+		if ok && isLock(lock) {
 			return func() { lock.Unlock() }, nil
 		}
-		fmt.Fprintf(stderr, "%sanother mwbuild is running steps with the engine in %s\n", waitPrefix, root)
+		if ok { // a lock of what Remove removed is nobody's
+			lock.Unlock()
+			continue
+		}
+		wait("another mwbuild is running steps with the engine in " + root)
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
+}
+
+// isLock says whether the file that is locked is still the one of that name.
+func isLock(lock *flock.Flock) bool {
+	held, err := lock.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Stat(lock.Path())
+	return err == nil && os.SameFile(held, named)
 }
 
 func newController(ctx context.Context, root string) (*control.Controller, error) {
@@ -188,7 +221,16 @@ func newController(ctx context.Context, root string) (*control.Controller, error
 	hosts := resolver.NewRegistryConfig(nil) // plain HTTP to loopback, TLS elsewhere
 	network := netproviders.Opt{Mode: "host", CNI: cniprovider.Opt{Root: root}}
 	// No socket for traces: with one, every step gets environment variables that differ from run to run.
-	wo, err := runc.NewWorkerOpt(root, snapshotter(root), false, oci.ProcessSandbox, nil, nil, network, nil, "", "", false, nil, "", "", nil)
+	rootless := inUserNamespace()
+	snapshots, err := snapshotter(root, rootless)
+	if err != nil {
+		return nil, err
+	}
+	program, err := thisMachine().runtime()
+	if err != nil {
+		return nil, err
+	}
+	wo, err := runc.NewWorkerOpt(root, snapshots, rootless, oci.ProcessSandbox, nil, nil, network, nil, program, "", false, nil, "", "", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -228,15 +270,18 @@ func newController(ctx context.Context, root string) (*control.Controller, error
 	})
 }
 
-// snapshotter is overlayfs, or where the disk below root does not have it, native: correct, but it copies a whole root
-// for every step.
-func snapshotter(root string) runc.SnapshotterFactory {
-	if overlayutils.Supported(root) == nil {
-		return runc.SnapshotterFactory{Name: snapshotterOverlay, New: func(root string) (ctdsnapshot.Snapshotter, error) {
-			return overlay.NewSnapshotter(root, overlay.AsynchronousRemove)
-		}}
+// snapshotter is overlayfs, or for root, where the disk below root does not have it, native: correct, but it copies a
+// whole root for every step.
+func snapshotter(root string, rootless bool) (runc.SnapshotterFactory, error) {
+	var err error
+	if rootless {
+		err = checkOverlay(root)
+	} else if overlayutils.Supported(root) != nil {
+		return runc.SnapshotterFactory{Name: snapshotterNative, New: native.NewSnapshotter}, nil
 	}
-	return runc.SnapshotterFactory{Name: snapshotterNative, New: native.NewSnapshotter}
+	return runc.SnapshotterFactory{Name: snapshotterOverlay, New: func(root string) (ctdsnapshot.Snapshotter, error) {
+		return overlay.NewSnapshotter(root, overlay.AsynchronousRemove)
+	}}, err
 }
 
 // gcPolicy bounds what lies below root. Without one, a full disk stays full.
@@ -245,7 +290,7 @@ func gcPolicy(root string) []client.PruneInfo {
 	if st, err := disk.GetDiskStat(root); err == nil {
 		minFree = st.Total / 100 * minFreeShare
 	}
-	size := client.PruneInfo{ReservedSpace: reservedSpace, MaxUsedSpace: maxUsedSpace, MinFreeSpace: minFree}
+	size := client.PruneInfo{ReservedSpace: keepSpace.reserved, MaxUsedSpace: keepSpace.most, MinFreeSpace: minFree}
 	old, all := size, size
 	old.KeepDuration = keepDuration
 	all.All = true

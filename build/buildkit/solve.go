@@ -43,6 +43,14 @@ type Request struct {
 	// and Layers, and not a single layer. Its rootfs and history are as the exporter makes them.
 	Config []byte
 
+	// Secrets are values that steps may ask for, by id, and SSH the sockets or keys of the agents, by id (the user's own
+	// agent, where that is empty). Secrets are taken out of what is said of the solve.
+	Secrets map[string][]byte
+	SSH     map[string][]string
+
+	// Log gets all that steps print, as it comes. What cannot be written to it is lost. It may be nil.
+	Log io.Writer
+
 	// Status is told of progress, from one goroutine at a time, and should not block. It may be nil.
 	Status func(*client.SolveStatus)
 }
@@ -91,11 +99,7 @@ func (e *Engine) Solve(ctx context.Context, req Request) (Result, error) {
 		case !engineGone(err):
 			return Result{}, fmt.Errorf("%s: %w", req.Name, err)
 		case try == tries:
-			where := "the embedded engine"
-			if e.o.Addr != "" {
-				where = "the engine at " + e.o.Addr
-			}
-			return Result{}, fmt.Errorf("%s: %s went away or cannot be reached (tried %d times): is it running? %w", req.Name, where, try, err)
+			return Result{}, fmt.Errorf("%s: %w", req.Name, &goneError{e.o.Addr, err})
 		}
 		e.o.Log.Debug("engine went away; trying again", "target", req.Name, "err", err.Error())
 		select {
@@ -124,13 +128,30 @@ func (e *Engine) solve(ctx context.Context, req Request) (Result, error) {
 	if req.Config != nil {
 		attrs[exptypes.ExporterImageConfigKey] = string(req.Config)
 	}
+	offered, err := attachables(req)
+	if err != nil {
+		return Result{}, err
+	}
 	opt := client.SolveOpt{
 		Exports:   []client.ExportEntry{{Type: client.ExporterOCI, Attrs: attrs, OutputStore: export}},
 		OCIStores: map[string]content.Store{lower.StoreID: &sourceStore{Store: req.Store, extra: req.Graph.Manifests}},
-		Session:   []session.Attachable{credentials()},
+		Session:   offered,
 		Internal:  true, // no build history, and none of the provenance that goes into it
 	}
-	logs := newLogs()
+	logs, redactor := newLogs(), newRedactor(req.Secrets)
+	tell := func(s *client.SolveStatus) {
+		logs.add(s)
+		if req.Log != nil {
+			for _, l := range s.Logs {
+				if _, err := req.Log.Write(l.Data); err != nil {
+					break
+				}
+			}
+		}
+		if req.Status != nil {
+			req.Status(s)
+		}
+	}
 	status := make(chan *client.SolveStatus)
 	seen := make(chan struct{})
 	go func() {
@@ -142,10 +163,11 @@ func (e *Engine) solve(ctx context.Context, req Request) (Result, error) {
 					v.Name = req.Name + ": " + v.Name
 				}
 			}
-			logs.add(s)
-			if req.Status != nil {
-				req.Status(s)
-			}
+			redactor.status(s)
+			tell(s)
+		}
+		if rest := redactor.flush(""); len(rest) > 0 {
+			tell(&client.SolveStatus{Logs: rest})
 		}
 	}()
 	type outcome struct {

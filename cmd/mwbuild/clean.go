@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mwbuild/mwbuild/build"
+	"github.com/mwbuild/mwbuild/build/buildkit"
 	"github.com/mwbuild/mwbuild/cache/store"
 )
 
@@ -20,7 +21,7 @@ func (a *app) cleanCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "clean",
 		Short: "Free the room that the cache takes",
-		Long: `Remove blobs that no record names, and what interrupted builds left.
+		Long: `Remove blobs that no record names, what interrupted builds left, and what is remembered of packages and of results.
 
 The cache belongs to all workspaces of its user. Losing it costs time and nothing else.`,
 		Args: cobra.NoArgs,
@@ -32,7 +33,7 @@ The cache belongs to all workspaces of its user. Losing it costs time and nothin
 }
 
 // cacheParts are what mwbuild makes in a cache folder. Nothing else in it is touched.
-var cacheParts = []string{"badger", "badger.damaged", "badger.lock", "badger.opening", "locks", "blobs", "ingest", "index.json", "oci-layout", "engine"}
+var cacheParts = []string{"badger", "badger.damaged", "badger.lock", "badger.opening", "locks", "blobs", "ingest", "index.json", "oci-layout", "engine", "packages", "results", "logs"}
 
 func (a *app) clean(ctx context.Context, expunge, engine bool) (err error) {
 	dir, err := a.cache()
@@ -51,7 +52,12 @@ func (a *app) clean(ctx context.Context, expunge, engine bool) (err error) {
 		remove = []string{"engine"}
 	}
 	for _, part := range remove {
-		if err := os.RemoveAll(filepath.Join(dir, part)); err != nil {
+		if part == "engine" {
+			err = a.removeEngine(ctx, filepath.Join(dir, part))
+		} else {
+			err = os.RemoveAll(filepath.Join(dir, part))
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -67,6 +73,12 @@ func (a *app) clean(ctx context.Context, expunge, engine bool) (err error) {
 	if err := st.Sweep(); err != nil {
 		return err
 	}
+	// They may be of workspaces that are gone, and are soon made again.
+	for _, part := range []string{"packages", "results"} {
+		if err := os.RemoveAll(filepath.Join(dir, part)); err != nil {
+			return err
+		}
+	}
 	records := &build.Records{Dir: dir, Wait: func(msg string) { a.note("%s", msg) }}
 	keep := map[digest.Digest]bool{}
 	if err := records.Blobs(ctx, func(d digest.Digest) { keep[d] = true }); err != nil {
@@ -78,4 +90,13 @@ func (a *app) clean(ctx context.Context, expunge, engine bool) (err error) {
 	}
 	_, err = fmt.Fprintf(a.std.out, "freed %d bytes\n", freed)
 	return err
+}
+
+// removeEngine removes the embedded engine's state, once no build uses it.
+func (a *app) removeEngine(ctx context.Context, root string) error {
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	return buildkit.Remove(ctx, buildkit.Options{Root: root, Exe: exe, Wait: func(msg string) { a.note("%s", msg) }})
 }

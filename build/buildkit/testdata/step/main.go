@@ -3,6 +3,7 @@ package main
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sort"
@@ -72,6 +73,14 @@ func main() {
 			fmt.Fprintln(&b, i*i%9973, i)
 		}
 		must(os.WriteFile("/out/big", []byte(b.String()), 0o644))
+	case "fill": // megabytes that no compression makes fewer
+		seed, err := strconv.Atoi(os.Args[2])
+		must(err)
+		size, err := strconv.Atoi(os.Args[3])
+		must(err)
+		b := make([]byte, size<<20)
+		rand.NewChaCha8([32]byte{byte(seed)}).Read(b)
+		must(os.WriteFile("/out/filled", b, 0o644))
 	case "interfaces":
 		ifaces, err := net.Interfaces()
 		must(err)
