@@ -236,6 +236,7 @@ func (d *Disk) restat(f File) (stat, error) {
 	if mode != f.Mode || kind != unix.S_IFLNK && kind != unix.S_IFREG {
 		return stat{}, &ChangedError{Path: f.Path, What: "changed in mode"}
 	}
+	d.reads.note(f, statOf(&st))
 	return statOf(&st), nil
 }
 

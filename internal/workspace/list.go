@@ -80,9 +80,13 @@ var localEnv = []string{
 	"GIT_OPTIONAL_LOCKS", "LC_ALL",
 }
 
-// gitCommand is a git command that reads. It starts no file system monitor, which would live on.
+// readOptions have git start no file system monitor, which would live on, and tell changes of files by all their times, also
+// where the user settles for less.
+var readOptions = []string{"-c", "core.fsmonitor=false", "-c", "core.trustCTime=true", "-c", "core.checkStat=default"}
+
+// gitCommand is a git command that reads.
 func gitCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "git", append([]string{"-c", "core.fsmonitor=false"}, args...)...)
+	cmd := exec.CommandContext(ctx, "git", slices.Concat(readOptions, args)...)
 	cmd.Dir = dir
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool {
 		k, _, _ := strings.Cut(kv, "=")
@@ -182,6 +186,25 @@ func (l *lister) isCheckout(dir string) bool {
 // stat finds out what names are, lists the nested checkouts among them, and returns the files, sorted. Names that are not on
 // disk, as of files deleted but still tracked, are passed over.
 func (l *lister) stat(ctx context.Context, names []string) ([]File, error) {
+	files, nested, err := l.statAll(ctx, names)
+	if err != nil || len(nested) == 0 {
+		return files, err
+	}
+	more := make([][]File, len(nested))
+	err = parallel(ctx, len(nested), func(i int) (err error) {
+		more[i], err = l.checkout(ctx, nested[i])
+		return err
+	}, nil)
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, slices.Concat(more...)...)
+	slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
+	return slices.CompactFunc(files, func(a, b File) bool { return a.Path == b.Path }), nil
+}
+
+// statAll returns the files among names, sorted, and the nested checkouts, whose files are not among them.
+func (l *lister) statAll(ctx context.Context, names []string) (list []File, nested []string, err error) {
 	names = slices.DeleteFunc(names, func(n string) bool { return l.ignore.file(strings.TrimSuffix(n, "/")) })
 	slices.Sort(names)
 	names = slices.Compact(names) // git names a file in a merge conflict more than once
@@ -190,9 +213,9 @@ func (l *lister) stat(ctx context.Context, names []string) ([]File, error) {
 	folders := l.folders(names)
 	real := make(map[string]bool, len(folders))
 	infos := make([]unix.Stat_t, len(folders))
-	err := parallel(ctx, len(folders), func(i int) error { return lstat(l.abs(folders[i]), &infos[i]) }, isGone)
+	err = parallel(ctx, len(folders), func(i int) error { return lstat(l.abs(folders[i]), &infos[i]) }, isGone)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for i, f := range folders { // sorted, so what is above comes first
 		up, _ := split(f)
@@ -200,7 +223,7 @@ func (l *lister) stat(ctx context.Context, names []string) ([]File, error) {
 	}
 
 	files := make([]File, len(names))
-	nested := make([]string, len(names))
+	nested = make([]string, len(names))
 	found := make([]bool, len(names))
 	err = parallel(ctx, len(names), func(i int) error {
 		name := strings.TrimSuffix(names[i], "/")
@@ -237,7 +260,7 @@ func (l *lister) stat(ctx context.Context, names []string) ([]File, error) {
 		return nil
 	}, isGone)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 
 	n := 0
@@ -249,20 +272,7 @@ func (l *lister) stat(ctx context.Context, names []string) ([]File, error) {
 	}
 	files = files[:n]
 	nested = slices.DeleteFunc(nested, func(s string) bool { return s == "" })
-	more := make([][]File, len(nested))
-	err = parallel(ctx, len(nested), func(i int) (err error) {
-		more[i], err = l.checkout(ctx, nested[i])
-		return err
-	}, nil)
-	if err != nil {
-		return nil, err
-	}
-	if len(nested) > 0 {
-		files = append(files, slices.Concat(more...)...)
-		slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
-		files = slices.CompactFunc(files, func(a, b File) bool { return a.Path == b.Path })
-	}
-	return files, nil
+	return files, nested, nil
 }
 
 // folders returns every folder on the way to names, sorted.

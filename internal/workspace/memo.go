@@ -31,16 +31,20 @@ func encodeMemo(entries map[string]memoEntry) []byte {
 		e := entries[name]
 		b = binary.AppendUvarint(b, uint64(len(name)))
 		b = append(b, name...)
-		b = binary.AppendUvarint(b, uint64(e.stat.size))
-		for _, t := range []timespec{e.stat.mtime, e.stat.ctime} {
-			b = binary.AppendVarint(b, t.sec)
-			b = binary.AppendUvarint(b, uint64(t.nsec))
-		}
-		b = binary.AppendUvarint(b, e.stat.inode)
+		b = e.stat.append(b)
 		b = append(b, e.sha256[:]...)
 		b = append(b, e.blob[:]...)
 	}
 	return appendSum(b)
+}
+
+func (s stat) append(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(s.size))
+	for _, t := range [...]timespec{s.mtime, s.ctime} {
+		b = binary.AppendVarint(b, t.sec)
+		b = binary.AppendUvarint(b, uint64(t.nsec))
+	}
+	return binary.AppendUvarint(b, s.inode)
 }
 
 func appendSum(b []byte) []byte {

@@ -58,19 +58,11 @@ type recorded struct {
 // OpenRevision lists the revision rev of the workspace at root, which may lie anywhere in its checkout. Errors are
 // [ErrNoRevision] or [ErrNoGit] where one of them is the cause. The caller closes it.
 func OpenRevision(ctx context.Context, root, rev string) (*Revision, error) {
-	out, err := revisionGit(ctx, root, "rev-parse", "--verify", "--quiet", "--end-of-options", rev+"^{commit}")
+	commit, err := resolve(ctx, root, rev)
 	if err != nil {
-		// A revision that is not there is all that --quiet keeps quiet about.
-		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == 1 {
-			err := fmt.Errorf("%s: %w", rev, ErrNoRevision)
-			if out, _ := git(ctx, root, "rev-parse", "--is-shallow-repository"); strings.TrimSpace(string(out)) == "true" {
-				err = fmt.Errorf("%w in this shallow clone\n    git fetch --unshallow fetches all that it lacks", err)
-			}
-			return nil, err
-		}
 		return nil, err
 	}
-	r := &Revision{Commit: strings.TrimSpace(string(out)), Absent: map[string]string{}}
+	r := &Revision{Commit: commit, Absent: map[string]string{}}
 	files, err := r.list(ctx, root, "", r.Commit)
 	if err == nil {
 		err = links(files)
@@ -168,6 +160,15 @@ func (r *Revision) list(ctx context.Context, dir, prefix, commit string) ([]reco
 
 // links reads where symlinks lead to.
 func links(files []recorded) error {
+	absent := map[*repo][]string{}
+	for _, f := range files {
+		if f.Mode == Symlink {
+			absent[f.repo] = append(absent[f.repo], f.id)
+		}
+	}
+	for repo, ids := range absent {
+		repo.fetch(ids)
+	}
 	for i, f := range files {
 		if f.Mode == Symlink {
 			target, err := f.read()
@@ -253,6 +254,7 @@ func (r *Revision) Prefetch(paths []string) error {
 		}
 	}
 	for repo, ids := range ids {
+		repo.fetch(ids)
 		if err := repo.catAll(ids, func(id string, text []byte) { r.read.Store(id, text) }); err != nil {
 			return err
 		}
@@ -341,6 +343,33 @@ func (r *repo) catAll(blobs []string, got func(blob string, data []byte)) error 
 	return r.err
 }
 
+// fetch gets what of blobs a partial clone left out, in one go: git would ask for each when it is read. What cannot be had is
+// an error there.
+func (r *repo) fetch(blobs []string) {
+	if len(blobs) < 2 {
+		return
+	}
+	remote := r.promisor()
+	if remote == "" {
+		return
+	}
+	cmd := gitCommand(r.ctx, r.dir, "-c", "fetch.negotiationAlgorithm=noop", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head",
+		"--no-recurse-submodules", "--filter=blob:none", "--stdin", remote)
+	cmd.Stdin = strings.NewReader(strings.Join(blobs, "\n") + "\n")
+	_ = cmd.Run()
+}
+
+// promisor is the remote that has what a partial clone lacks, "" in a clone that is whole.
+func (r *repo) promisor() string {
+	out, err := git(r.ctx, r.dir, "config", "--get-regexp", `^remote\..*\.promisor$`, "^true$")
+	if err != nil {
+		return ""
+	}
+	line, _, _ := strings.Cut(string(out), "\n")
+	line = strings.TrimSuffix(strings.TrimPrefix(line, "remote."), " true")
+	return strings.TrimSuffix(line, ".promisor")
+}
+
 // try runs f with the program at work. What goes wrong once stays wrong: the program's answers would be to other questions.
 func (r *repo) try(f func() error) {
 	if r.err == nil && r.cmd == nil {
@@ -349,8 +378,12 @@ func (r *repo) try(f func() error) {
 	if r.err == nil {
 		r.err = f()
 	}
-	if r.err != nil && r.ctx.Err() != nil {
+	switch {
+	case r.err == nil:
+	case r.ctx.Err() != nil:
 		r.err = r.ctx.Err()
+	case errors.Is(r.err, io.EOF) && r.promisor() != "":
+		r.err = fmt.Errorf("%w\n    this is a partial clone, which gets files when they are needed: see that git fetch %s works", r.err, r.promisor())
 	}
 }
 
@@ -410,7 +443,7 @@ func revisionGit(ctx context.Context, dir string, args ...string) ([]byte, error
 	}
 	out, err := git(ctx, dir, args...)
 	if errors.Is(err, errNoGit) {
-		return nil, fmt.Errorf("%w, and %s is no git checkout", ErrNoGit, dir)
+		return nil, fmt.Errorf("%w, and %s is no git checkout\n    git clone gets one with its history; git init begins one", ErrNoGit, dir)
 	}
 	return out, err
 }

@@ -22,6 +22,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Tree is what a build reads its inputs from.
@@ -99,6 +101,7 @@ type Disk struct {
 	memo Memo
 
 	kept   kept
+	reads  readNotes
 	onRead func(path string) // for tests: called when a file was read to be hashed
 }
 
@@ -205,6 +208,7 @@ func (d *Disk) Resolve(p string) (string, error) {
 			at = join(at, name)
 			continue
 		}
+		d.reads.linked.Store(true)
 		if links++; links > 40 {
 			return "", fmt.Errorf("symlink %s leads to too many others, or in a circle", p)
 		}
@@ -274,14 +278,15 @@ func (d *Disk) open(f File) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", f.Path, err)
 	}
-	fi, err := r.Stat()
-	if err == nil && !fi.Mode().IsRegular() {
+	var st unix.Stat_t
+	if err = unix.Fstat(int(r.Fd()), &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
 		err = &ChangedError{Path: f.Path, What: "no regular file any more"}
 	}
 	if err != nil {
 		r.Close()
 		return nil, err
 	}
+	d.reads.note(f, statOf(&st))
 	return r, nil
 }
 
