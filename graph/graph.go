@@ -15,7 +15,8 @@ import (
 	"github.com/mwbuild/mwbuild/graph/label"
 )
 
-// An ID is what a node of the graph is: a label in a configuration. There is one configuration today, the empty one.
+// An ID is what a node of the graph is: a label in a configuration. The default one is "". All nodes of a graph that was
+// loaded have the same.
 type ID struct {
 	Label  label.Label
 	Config string
@@ -61,6 +62,8 @@ type Edge struct {
 	To   ID
 	Attr string
 	Pos  string // file:line:col of the mention where it is known, else of the target
+	// Condition: To is a config_setting that select() asks in the attribute. It hands nothing over.
+	Condition bool
 }
 
 // A Graph is a set of targets. Once built it is only read.

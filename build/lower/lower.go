@@ -16,6 +16,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -143,14 +144,16 @@ func Run(ctx context.Context, r action.Run, root Root, mounts map[*action.Node][
 		}
 		opts = append(opts, llb.AddMount(dest, src, llb.Readonly))
 	}
-	run := st.Run(opts...)
+	extra, err := l.extras(r, root.User)
+	if err != nil {
+		return Graph{}, fmt.Errorf("%s: %w", name, err)
+	}
+	run := st.Run(append(opts, extra...)...)
 
-	// A step that does not run as root needs a folder that it can write to; the mount's own root would be root's.
-	from, scratch, mountOpts := "/", llb.Scratch(), []llb.MountOption(nil)
-	if u, _, _ := strings.Cut(root.User, ":"); u != "" && u != "0" && u != "root" {
+	from := "/"
+	scratch, mountOpts := l.writable(root.User)
+	if len(mountOpts) > 0 {
 		from = outDir
-		scratch = scratch.File(llb.Mkdir(outDir, 0o777, llb.WithCreatedTime(epoch)), l.platform, l.group())
-		mountOpts = append(mountOpts, llb.SourcePath(outDir))
 	}
 	out := run.AddMount(outDir, scratch, mountOpts...)
 	return l.marshal(ctx, llb.Scratch().File(llb.Copy(out, from, "/", &llb.CopyInfo{
@@ -162,6 +165,72 @@ func Run(ctx context.Context, r action.Run, root Root, mounts map[*action.Node][
 		},
 		CreatedTime: &epoch,
 	}), l.platform, llb.WithCustomName(name+": keep "+outDir)))
+}
+
+// writable is an empty folder that user can write to: the root of a mount would be root's.
+func (l *lowering) writable(user string) (llb.State, []llb.MountOption) {
+	if u, _, _ := strings.Cut(user, ":"); u == "" || u == "0" || u == "root" {
+		return llb.Scratch(), nil
+	}
+	return llb.Scratch().File(llb.Mkdir(outDir, 0o777, llb.WithCreatedTime(epoch)), l.platform, l.group()), []llb.MountOption{llb.SourcePath(outDir)}
+}
+
+// extras are the parts of a step that reach beyond it: caches, secrets and ssh agents.
+func (l *lowering) extras(r action.Run, user string) ([]llb.RunOption, error) {
+	var opts []llb.RunOption
+	taken := map[string]bool{}
+	for _, m := range r.Mounts {
+		taken[path.Clean(m.Dest)] = true
+	}
+	claim := func(dest string) error {
+		if err := checkDest(dest); err != nil {
+			return err
+		}
+		if taken[dest] {
+			return fmt.Errorf("mount %q: something else is mounted there", dest)
+		}
+		taken[dest] = true
+		return nil
+	}
+	for _, c := range r.Caches {
+		if err := claim(c.Dest); err != nil {
+			return nil, err
+		}
+		st, mountOpts := l.writable(user)
+		opts = append(opts, llb.AddMount(c.Dest, st, append(mountOpts, llb.AsPersistentCacheDir("mwbuild "+c.ID, llb.CacheMountLocked))...))
+	}
+	for _, s := range r.Secrets {
+		if s.Env != "" {
+			opts = append(opts, llb.AddSecret(s.Env, llb.SecretID(s.ID), llb.SecretAsEnv(true)))
+			continue
+		}
+		if err := claim(s.Dest); err != nil {
+			return nil, err
+		}
+		uid, gid, mode := secretOwner(user)
+		opts = append(opts, llb.AddSecret(s.Dest, llb.SecretID(s.ID), llb.SecretFileOpt(uid, gid, mode)))
+	}
+	for n, id := range r.SSH {
+		// The first one is what programs find by themselves.
+		uid, gid, mode := secretOwner(user)
+		socket := fmt.Sprintf("/run/mwbuild/ssh-agent.%d", n)
+		opts = append(opts, llb.AddSSHSocket(llb.SSHID(id), llb.SSHSocketOpt(socket, uid, gid, mode|mode>>1))) // to connect is to write
+	}
+	return opts, nil
+}
+
+// secretOwner says who may read a secret: the step's user alone, where that is known by number.
+func secretOwner(user string) (uid, gid, mode int) {
+	u, g, _ := strings.Cut(user, ":")
+	if u == "" || u == "root" {
+		return 0, 0, 0o400
+	}
+	uid, err := strconv.Atoi(u)
+	if err != nil {
+		return 0, 0, 0o444
+	}
+	gid, _ = strconv.Atoi(g) // 0 where it has a name
+	return uid, gid, 0o400
 }
 
 // Image lowers an image's filesystem: the layers of root on one another, without its configuration, which is ours and

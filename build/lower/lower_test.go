@@ -61,10 +61,15 @@ func TestGolden(t *testing.T) {
 		Dir:    "/src", Network: true, Owner: action.Owner{UID: 33, GID: 34},
 	}
 	small := action.Run{Args: []string{"/step"}}
+	beyond := action.Run{
+		Args: []string{"/step"}, Caches: []action.Cache{{ID: "npm", Dest: "/npm"}}, SSH: []string{"default", "other"},
+		Secrets: []action.Secret{{ID: "file", Dest: "/run/secrets/file"}, {ID: "env", Env: "TOKEN", Keyed: true}},
+	}
 
 	for name, lowered := range map[string]func() (lower.Graph, error){
-		"run":      func() (lower.Graph, error) { return lower.Run(t.Context(), full, debian, mounts, "//:gen") },
-		"run_user": func() (lower.Graph, error) { return lower.Run(t.Context(), small, user, nil, "//:gen") },
+		"run":        func() (lower.Graph, error) { return lower.Run(t.Context(), full, debian, mounts, "//:gen") },
+		"run_user":   func() (lower.Graph, error) { return lower.Run(t.Context(), small, user, nil, "//:gen") },
+		"run_beyond": func() (lower.Graph, error) { return lower.Run(t.Context(), beyond, user, nil, "//:gen") },
 		"run_scratch": func() (lower.Graph, error) {
 			return lower.Run(t.Context(), small, lower.Root{Platform: platform}, nil, "//:gen")
 		},
@@ -213,11 +218,16 @@ func TestErrors(t *testing.T) {
 		"relative":      {run: action.Run{Args: sh, Mounts: []action.Mount{{From: n, Dest: "x"}}}, mounts: known, want: "not an absolute path"},
 		"on the root":   {run: action.Run{Args: sh, Mounts: []action.Mount{{From: n, Dest: "/x/.."}}}, mounts: known, want: "not an absolute path below /"},
 		"in /out":       {run: action.Run{Args: sh, Mounts: []action.Mount{{From: n, Dest: "/out/x"}}}, mounts: known, want: "/out belongs to the step"},
-		"dir":           {run: action.Run{Args: sh, Dir: "x"}, want: "not absolute"},
-		"platform":      {run: action.Run{Args: sh}, root: lower.Root{Platform: "a/b/c/d"}, want: "platform"},
-		"base layers":   {run: action.Run{Args: sh}, root: lower.Root{BaseLayers: 1}, want: "1 base layers of 0"},
-		"no diff id":    {run: action.Run{Args: sh}, root: lower.Root{Layers: []lower.Layer{{Descriptor: layer("x").Descriptor}}}, want: "diff id missing"},
-		"bad sub-graph": {run: action.Run{Args: sh}, root: lower.Root{Layers: []lower.Layer{{From: &lower.Graph{Definition: []byte("x")}}}}, want: "sub-graph"},
+		"cache on mount": {
+			run:    action.Run{Args: sh, Mounts: []action.Mount{{From: n, Dest: "/x/"}}, Caches: []action.Cache{{ID: "c", Dest: "/x"}}},
+			mounts: known, want: "something else is mounted there",
+		},
+		"secret in /tmp": {run: action.Run{Args: sh, Secrets: []action.Secret{{ID: "s", Dest: "/tmp/s"}}}, want: "/tmp belongs to the step"},
+		"dir":            {run: action.Run{Args: sh, Dir: "x"}, want: "not absolute"},
+		"platform":       {run: action.Run{Args: sh}, root: lower.Root{Platform: "a/b/c/d"}, want: "platform"},
+		"base layers":    {run: action.Run{Args: sh}, root: lower.Root{BaseLayers: 1}, want: "1 base layers of 0"},
+		"no diff id":     {run: action.Run{Args: sh}, root: lower.Root{Layers: []lower.Layer{{Descriptor: layer("x").Descriptor}}}, want: "diff id missing"},
+		"bad sub-graph":  {run: action.Run{Args: sh}, root: lower.Root{Layers: []lower.Layer{{From: &lower.Graph{Definition: []byte("x")}}}}, want: "sub-graph"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := lower.Run(t.Context(), test.run, test.root, test.mounts, "//:gen")
@@ -294,7 +304,16 @@ func dump(t *testing.T, g lower.Graph) string {
 			fmt.Fprintf(&out, " exec %q env=%q dir=%s user=%q host=%s net=%v", e.Meta.Args, e.Meta.Env, e.Meta.Cwd, e.Meta.User, e.Meta.Hostname, e.Network)
 			for _, m := range e.Mounts {
 				fmt.Fprintf(&out, " mount(%s", m.Dest)
-				if m.MountType != pb.MountType_BIND {
+				if c := m.CacheOpt; c != nil {
+					fmt.Fprintf(&out, " %q %v", c.ID, c.Sharing)
+				}
+				if c := m.SecretOpt; c != nil {
+					fmt.Fprintf(&out, " %q %d:%d %o", c.ID, c.Uid, c.Gid, c.Mode)
+				}
+				if c := m.SSHOpt; c != nil {
+					fmt.Fprintf(&out, " %q %d:%d %o", c.ID, c.Uid, c.Gid, c.Mode)
+				}
+				if m.MountType != pb.MountType_BIND && m.Input < 0 {
 					fmt.Fprintf(&out, " %v", m.MountType)
 				} else if m.Input >= 0 {
 					fmt.Fprintf(&out, " from %s%s", ins[m.Input], m.Selector)
@@ -308,6 +327,9 @@ func dump(t *testing.T, g lower.Graph) string {
 					fmt.Fprintf(&out, " output=%d", m.Output)
 				}
 				out.WriteString(")")
+			}
+			for _, v := range e.Secretenv {
+				fmt.Fprintf(&out, " secret(%s %q)", v.Name, v.ID)
 			}
 		case op.GetFile() != nil:
 			for _, a := range op.GetFile().Actions {

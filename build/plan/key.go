@@ -1,11 +1,13 @@
 package plan
 
 import (
+	"cmp"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -37,6 +39,9 @@ type Record struct {
 	Layers []image.Layer `json:",omitempty"`
 	Image  *image.Image  `json:",omitempty"`
 	Files  []action.File `json:",omitempty"`
+
+	// Took is how long the action took, at least a microsecond, or 0 if nobody knows. It enters no key.
+	Took time.Duration `json:",omitempty"`
 }
 
 // Descriptors returns what the record's action made, for display: its layers or files, or the image's manifest.
@@ -72,6 +77,7 @@ type inputs struct {
 	blobs  func(*action.Node) []string         // what a Layer or Run made, as blobs of an image
 	image  func(*action.Node) string           // an image as a whole
 	root   func(*action.Node) ([]Field, error) // an image as the root of a process
+	secret func(id string) (string, error)     // a digest of a secret's value
 }
 
 // byOutput names inputs by what the actions before made and by the bytes of files: for action keys. record is called
@@ -187,6 +193,21 @@ func describe(n *action.Node, in inputs) (*Manifest, error) {
 		m.list("out", do.Outs)
 		m.Add("network", fmt.Sprint(do.Network))
 		m.Add("owner", owner(do.Owner))
+		for _, c := range do.Caches {
+			m.Add("cache "+c.Dest, c.ID)
+		}
+		for _, s := range do.Secrets {
+			m.Add("secret "+s.ID, cmp.Or(s.Dest, s.Env))
+			if !s.Keyed {
+				continue
+			}
+			sum, err := in.secret(s.ID)
+			if err != nil {
+				return nil, fail(err)
+			}
+			m.Add("secret digest "+s.ID, sum)
+		}
+		m.list("ssh", do.SSH)
 	case *action.Native:
 		m.Add("native", do.Kind)
 		m.dict("param", do.Params)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
@@ -69,11 +70,14 @@ type world struct {
 	node    *action.Node
 	files   fakeFiles
 	records map[*action.Node]*Record
+	secrets map[string]string // digests
 }
 
 func (w world) key(t testing.TB) Key {
 	t.Helper()
-	m, err := describe(w.node, byOutput(w.files, func(n *action.Node) *Record { return w.records[n] }))
+	in := byOutput(w.files, func(n *action.Node) *Record { return w.records[n] })
+	in.secret = func(id string) (string, error) { return w.secrets[id], nil }
+	m, err := describe(w.node, in)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,8 +120,12 @@ func runWorld(t testing.TB) world {
 		node: &action.Node{Label: "//a:a", Name: "run", Pos: "a/BUILD:1:1", Do: &action.Run{
 			Root: base, Mounts: []action.Mount{{From: dep, Dest: "/src"}}, Args: []string{"/bin/sh", "-c", "x"},
 			Env: map[string]string{"K": "V"}, Dir: "/src/a", Outs: []string{"o"}, Owner: action.Owner{UID: 1, GID: 2},
+			Caches:  []action.Cache{{ID: "npm", Dest: "/npm"}},
+			Secrets: []action.Secret{{ID: "keyed", Dest: "/run/keyed", Keyed: true}, {ID: "plain", Env: "PLAIN"}}, SSH: []string{"default"},
+			Timeout: time.Minute,
 		}},
 		records: map[*action.Node]*Record{dep: layerRecord("dep"), base: imageRecord(t, baseConfig(), "base")},
+		secrets: map[string]string{"keyed": "1", "plain": "1"},
 	}
 }
 
@@ -219,7 +227,16 @@ func TestKeyFields(t *testing.T) {
 			"outputs":           func(w world) { runOf(w).Outs = []string{"p"} },
 			"network":           func(w world) { runOf(w).Network = true },
 			"owner":             func(w world) { runOf(w).Owner.UID++ },
+			"cache":             func(w world) { runOf(w).Caches[0].ID = "yarn" },
+			"cache's place":     func(w world) { runOf(w).Caches[0].Dest = "/yarn" },
+			"keyed secret":      func(w world) { w.secrets["keyed"] = "2" },
+			"no longer keyed":   func(w world) { runOf(w).Secrets[0].Keyed = false },
+			"secret's place":    func(w world) { runOf(w).Secrets[1].Env = "OTHER" },
+			"secret's name":     func(w world) { runOf(w).Secrets[1].ID = "other" },
+			"ssh agent":         func(w world) { runOf(w).SSH = nil },
 		}, cases{
+			"plain secret":   func(w world) { w.secrets["plain"] = "2" },
+			"timeout":        func(w world) { runOf(w).Timeout = 0 },
 			"label and name": func(w world) { w.node.Label, w.node.Name, w.node.Pos = "//z:z", "other", "z/BUILD:9:9" },
 			"root's labels":  withConfig(func(c *ocispecs.Image) { c.Config.Labels["l"] = "2" }),
 		}},
@@ -303,12 +320,12 @@ func TestKeyFields(t *testing.T) {
 // A field that is added to an action without a thought for its key fails here: every exported field must be known.
 func TestKeyCoversActions(t *testing.T) {
 	known := map[string]string{
-		"Layer": "Entries Owner", "Entry": "Dest File From Path Text Exec Dir User", "Run": "Root Mounts Args Env Dir Outs Network Owner",
+		"Layer": "Entries Owner", "Entry": "Dest File From Path Text Exec Dir User", "Run": "Root Mounts Args Env Dir Outs Network Owner Caches Secrets SSH Timeout", "Cache": "ID Dest", "Secret": "ID Dest Env Keyed",
 		"Mount": "From Dest", "Native": "Kind Params Files Inputs", "Source": "Role Path", "Input": "Role From Path", "Image": "Import Base Layers Config Platform",
 		"Import": "Digest Registry Layout Tar Platform",
 		"Config": "User Env Entrypoint Cmd WorkingDir Labels ExposedPorts Volumes StopSignal",
 	}
-	for _, v := range []any{action.Layer{}, action.Entry{}, action.Run{}, action.Mount{}, action.Native{}, action.Source{}, action.Input{}, action.Image{}, action.Import{}, action.Config{}} {
+	for _, v := range []any{action.Layer{}, action.Entry{}, action.Run{}, action.Mount{}, action.Cache{}, action.Secret{}, action.Native{}, action.Source{}, action.Input{}, action.Image{}, action.Import{}, action.Config{}} {
 		typ := reflect.TypeOf(v)
 		var fields []string
 		for i := range typ.NumField() {
@@ -469,7 +486,7 @@ func TestSourceKeys(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return got
+		return got.Targets
 	}
 	was := keys(func(fakeFiles, *graph.Target, *graph.Target) {})
 	for name, tc := range map[string]struct {

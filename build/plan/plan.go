@@ -41,8 +41,10 @@ type Step struct {
 // A Plan is the steps that some outputs need, each after those that it reads.
 type Plan struct {
 	Steps []*Step
-	step  map[*action.Node]*Step
-	files Files
+	// Secret returns a digest of a secret's value, for steps whose key has it. It must be set before Resolve meets one.
+	Secret func(id string) (string, error)
+	step   map[*action.Node]*Step
+	files  Files
 }
 
 // New returns the plan that makes the outputs of nodes. Every step is pending.
@@ -82,7 +84,9 @@ func (s *Step) Ready() bool {
 // about a file of the workspace.
 func (p *Plan) Resolve(s *Step, find func(Key) (*Record, error)) error {
 	if s.Manifest == nil {
-		m, err := describe(s.Node, byOutput(p.files, func(n *action.Node) *Record { return p.step[n].Record }))
+		in := byOutput(p.files, func(n *action.Node) *Record { return p.step[n].Record })
+		in.secret = p.Secret
+		m, err := describe(s.Node, in)
 		if err != nil {
 			return err
 		}

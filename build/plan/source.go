@@ -14,6 +14,14 @@ type Blobs interface {
 	Blob(path string) (string, error)
 }
 
+// Sources are the source keys of a graph's targets.
+type Sources struct {
+	Targets map[graph.ID]Key
+
+	files Blobs
+	nodes map[*action.Node]Key
+}
+
 // SourceKeys returns the source key of every target of g: the Merkle digest of what evaluation made of it, that is, the
 // name of its rule, the descriptions of its actions, its files by git blob id, and the keys of its dependencies. It is
 // known without building anything, so two revisions can be compared by it. Where the rule read the files itself, they count
@@ -21,7 +29,7 @@ type Blobs interface {
 //
 // An action is described as for its action key, but for the outputs of others, which stand by those actions' own
 // descriptions; so nothing that cannot change an output enters here either.
-func SourceKeys(g *graph.Graph, files Blobs) (map[graph.ID]Key, error) {
+func SourceKeys(g *graph.Graph, files Blobs) (*Sources, error) {
 	var ids []graph.ID
 	for _, t := range g.Targets() {
 		ids = append(ids, t.ID)
@@ -30,8 +38,7 @@ func SourceKeys(g *graph.Graph, files Blobs) (map[graph.ID]Key, error) {
 	if len(cycles) > 0 {
 		return nil, cycles[0]
 	}
-	s := sourceKeys{files, map[*action.Node]Key{}}
-	keys := make(map[graph.ID]Key, len(sorted))
+	s := &Sources{Targets: make(map[graph.ID]Key, len(sorted)), files: files, nodes: map[*action.Node]Key{}}
 	for _, t := range sorted {
 		m := &Manifest{}
 		m.Add("rule", t.Kind)
@@ -40,7 +47,7 @@ func SourceKeys(g *graph.Graph, files Blobs) (map[graph.ID]Key, error) {
 			nodes []*action.Node
 		}{{"action", t.Actions}, {"output", t.Outputs}} {
 			for i, n := range list.nodes {
-				k, err := s.key(n)
+				k, err := s.Node(n)
 				if err != nil {
 					return nil, err
 				}
@@ -52,28 +59,29 @@ func SourceKeys(g *graph.Graph, files Blobs) (map[graph.ID]Key, error) {
 			srcs = nil
 		}
 		for _, f := range srcs {
-			v, err := s.file(f)
+			v, err := s.File(f)
 			if err != nil {
 				return nil, &graph.Error{Pos: t.Pos, Label: t.Label.String(), Msg: err.Error(), Err: err}
 			}
 			m.Add("file "+f, v)
 		}
-		for i, e := range t.Deps {
-			if k, ok := keys[e.To]; ok {
+		i := 0
+		for _, e := range t.Deps {
+			if e.Condition {
+				continue // what was selected counts, not why
+			}
+			if k, ok := s.Targets[e.To]; ok {
 				m.Add(fmt.Sprintf("%s[%d]", e.Attr, i), k.String())
 			}
+			i++
 		}
-		keys[t.ID] = m.Key()
+		s.Targets[t.ID] = m.Key()
 	}
-	return keys, nil
+	return s, nil
 }
 
-type sourceKeys struct {
-	files Blobs
-	keys  map[*action.Node]Key
-}
-
-func (s sourceKeys) file(p string) (string, error) {
+// File identifies the mode and the bytes of a file.
+func (s *Sources) File(p string) (string, error) {
 	f, ok := s.files.Lookup(p)
 	if !ok {
 		return "", fmt.Errorf("%s: no such file in the workspace", p)
@@ -82,25 +90,27 @@ func (s sourceKeys) file(p string) (string, error) {
 	return gitModes[f.Mode] + " " + id, err
 }
 
-func (s sourceKeys) key(n *action.Node) (Key, error) {
-	if k, ok := s.keys[n]; ok {
+// Node returns the digest of what an action is described by, known without building it.
+func (s *Sources) Node(n *action.Node) (Key, error) {
+	if k, ok := s.nodes[n]; ok {
 		return k, nil
 	}
 	for _, d := range n.Deps() {
-		if _, err := s.key(d); err != nil {
+		if _, err := s.Node(d); err != nil {
 			return Key{}, err
 		}
 	}
-	one := func(n *action.Node) string { return s.keys[n].String() }
+	one := func(n *action.Node) string { return s.nodes[n].String() }
 	list := func(n *action.Node) []string { return []string{one(n)} }
 	m, err := describe(n, inputs{
-		file: s.file, layers: list, blobs: list, image: one,
-		files: func(n *action.Node, path string) []string { return []string{one(n) + " " + path} },
-		root:  func(n *action.Node) ([]Field, error) { return []Field{{"image", one(n)}}, nil },
+		file: s.File, layers: list, blobs: list, image: one,
+		files:  func(n *action.Node, path string) []string { return []string{one(n) + " " + path} },
+		root:   func(n *action.Node) ([]Field, error) { return []Field{{"image", one(n)}}, nil },
+		secret: func(string) (string, error) { return "", nil }, // no source
 	})
 	if err != nil {
 		return Key{}, err
 	}
-	s.keys[n] = m.Key()
-	return s.keys[n], nil
+	s.nodes[n] = m.Key()
+	return s.nodes[n], nil
 }

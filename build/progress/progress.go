@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/util/progress/progressui"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/term"
 )
 
 // Modes are what [New] accepts.
@@ -23,7 +25,8 @@ var Modes = []string{"auto", "plain", "tty", "rawjson", "quiet"}
 
 // A Display shows tasks and solves until it is closed. Its methods may be called by several goroutines at once.
 type Display struct {
-	ui progressui.Display
+	ui     progressui.Display
+	prefix *prefixer // or nil; guarded by mu
 
 	mu      sync.Mutex
 	queue   []*client.SolveStatus
@@ -36,13 +39,16 @@ type Display struct {
 }
 
 // New returns a display on w, which is meant to be the standard error. "auto" is "tty" on a terminal and "plain"
-// elsewhere; "tty" elsewhere is an error.
+// elsewhere; "tty" elsewhere is an error. In "plain" what a step prints has the step's name before each line.
 func New(w io.Writer, mode string) (*Display, error) {
 	ui, err := progressui.NewDisplay(w, progressui.DisplayMode(mode))
 	if err != nil {
 		return nil, fmt.Errorf("progress %q (want one of %q): %w", mode, Modes, err)
 	}
 	d := &Display{ui: ui, done: make(chan struct{})}
+	if f, ok := w.(*os.File); mode == "plain" || mode == "auto" && !(ok && term.IsTerminal(int(f.Fd()))) {
+		d.prefix = newPrefixer()
+	}
 	d.more = sync.NewCond(&d.mu)
 	return d, nil
 }
@@ -57,6 +63,9 @@ func (d *Display) Update(s *client.SolveStatus) {
 	if !d.started {
 		d.started = true
 		go d.show()
+	}
+	if d.prefix != nil {
+		s = d.prefix.status(s)
 	}
 	d.queue = append(d.queue, s)
 	d.more.Signal()

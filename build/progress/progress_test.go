@@ -191,3 +191,23 @@ func newDisplay(t *testing.T, w io.Writer, mode string) *progress.Display {
 	}
 	return d
 }
+
+// Without a terminal, lines of steps that run at once tell whose they are, wherever the engine cuts them.
+func TestPlainLinesHaveNames(t *testing.T) {
+	var b bytes.Buffer
+	d := newDisplay(t, &b, "plain")
+	one, two := d.Task("//:one"), d.Task("//:two")
+	one.Log([]byte("first\nhalf a "))
+	two.Log([]byte("of another\n"))
+	one.Log([]byte("line\n"))
+	one.Done(nil)
+	two.Done(nil)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{" //:one: first\n", " //:one: half a line\n", " //:two: of another\n"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no line %q in:\n%s", want, b.String())
+		}
+	}
+}

@@ -9,7 +9,10 @@
 // about how, where or whether it will be executed, and holds no digest of a file: those belong to the plan.
 package action
 
-import "strings"
+import (
+	"strings"
+	"time"
+)
 
 // A Node is one action of one target. Nodes point at the nodes whose outputs they read, and so form a DAG; they are
 // immutable once the target that made them is analysed.
@@ -90,6 +93,23 @@ type Run struct {
 	Outs    []string          // files or directories that must exist below /out afterwards, sorted
 	Network bool
 	Owner   Owner // of what it wrote
+
+	Caches  []Cache       // sorted by Dest
+	Secrets []Secret      // sorted by ID
+	SSH     []string      // ids of ssh agents that it may use, sorted
+	Timeout time.Duration // 0 is none; no part of a key
+}
+
+// A Cache is a folder at Dest, an absolute path, that outlives the step: other steps that name it find what was left there,
+// one after the other. It is for downloads; what lies there must not change what a step makes.
+type Cache struct{ ID, Dest string }
+
+// A Secret is a value that whoever builds hands in under ID: a file at Dest, an absolute path, or the environment variable
+// Env. It is in no layer, and in no key but for a digest where Keyed is set.
+type Secret struct {
+	ID        string
+	Dest, Env string // one of them
+	Keyed     bool
 }
 
 // A Mount shows the output of From (a Layer or Run) at Dest, an absolute path.

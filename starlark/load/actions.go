@@ -1,8 +1,10 @@
 package load
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -230,105 +232,6 @@ func source(e action.Entry) string {
 	return "texts"
 }
 
-// run is ctx.actions.run. It returns the files that it makes. Sources lie at /src under their workspace paths.
-func (c *ruleContext) run(b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
-	name, workdir, owner := "run", "", c.loader.workspace.Owner
-	var image *nodeValue
-	var argv, outs *starlark.List
-	var srcs starlark.Value
-	var env *starlark.Dict
-	r := &action.Run{Env: map[string]string{}}
-	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "image", &image, "argv", &argv, "outs", &outs, "name?", &name,
-		"srcs?", &srcs, "env?", &env, "network?", &r.Network, "workdir?", &workdir, "owner?", &owner); err != nil {
-		return nil, err
-	}
-	var err error
-	if r.Owner, err = parseOwner("owner", owner); err != nil {
-		return nil, err
-	}
-	if image.node.Kind() != "Image" {
-		return nil, fmt.Errorf("image: %s is no image", image.node.ID())
-	}
-	r.Root = image.node
-	if r.Args, err = stringList(argv); err != nil {
-		return nil, fmt.Errorf("argv: %w", err)
-	}
-	if len(r.Args) == 0 {
-		return nil, fmt.Errorf("argv is empty: there is nothing to run")
-	}
-	if r.Outs, err = stringList(outs); err != nil {
-		return nil, fmt.Errorf("outs: %w", err)
-	}
-	if len(r.Outs) == 0 {
-		return nil, fmt.Errorf("outs: empty: name the files that the command makes")
-	}
-	for _, o := range r.Outs {
-		if clean, err := cleanDest("", o); err != nil || clean != o {
-			return nil, fmt.Errorf("outs: %q: want a path below the package, such as dist/app.js", o)
-		}
-	}
-	if env != nil {
-		for _, kv := range env.Items() {
-			k, okK := starlark.AsString(kv[0])
-			v, okV := starlark.AsString(kv[1])
-			if !okK || !okV || !envName.MatchString(k) {
-				return nil, fmt.Errorf("env: %s = %s: want names and strings", kv[0], kv[1])
-			}
-			r.Env[k] = v
-		}
-	}
-	sources, err := sequence("srcs", srcs)
-	if err != nil {
-		return nil, err
-	}
-	in := &action.Layer{}
-	if c.target.label.Pkg != "" {
-		in.Entries = append(in.Entries, action.Entry{Dest: c.target.label.Pkg, Dir: true})
-	}
-	for _, v := range sources {
-		f, ok := v.(*fileValue)
-		if !ok {
-			return nil, fmt.Errorf("srcs holds a %s, want files", v.Type())
-		}
-		if err := c.checkSymlink(f, ""); err != nil {
-			return nil, fmt.Errorf("srcs: %w", err)
-		}
-		e := entry(f)
-		e.Dest = f.path
-		in.Entries = append(in.Entries, e)
-	}
-	slices.SortFunc(in.Entries, func(a, b action.Entry) int { return strings.Compare(a.Dest, b.Dest) })
-	if err := checkEntries(in.Entries, true); err != nil {
-		return nil, err
-	}
-	r.Dir = workdir
-	if len(in.Entries) > 0 {
-		inNode, err := c.declare(name+"-srcs", in)
-		if err != nil {
-			return nil, err
-		}
-		r.Mounts = []action.Mount{{From: inNode, Dest: "/src"}}
-		if workdir == "" {
-			r.Dir = path.Join("/src", c.target.label.Pkg)
-		}
-	}
-	if r.Dir == "" {
-		r.Dir = "/"
-	}
-	slices.Sort(r.Outs)
-	n, err := c.declare(name, r)
-	if err != nil {
-		return nil, err
-	}
-	made := make([]starlark.Value, len(r.Outs))
-	for i, o := range r.Outs {
-		made[i] = &fileValue{path: path.Join(c.target.label.Pkg, o), node: n, sub: o}
-	}
-	return starlark.NewList(made), nil
-}
-
-var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-
 // maxLayers is how many layers an image has at most, its base included. Runtimes stop at 127.
 const maxLayers = 100
 
@@ -345,10 +248,11 @@ func (c *ruleContext) image(b *starlark.Builtin, args starlark.Tuple, kwargs []s
 	var baseValue, layers starlark.Value
 	var env, labels *starlark.Dict
 	var entrypoint, cmdLine, ports, volumes *starlark.List
+	var allowRoot bool
 	im := &action.Image{Platform: c.loader.workspace.Platform}
 	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "name?", &name, "base?", &baseValue, "layers?", &layers,
 		"user?", &im.Config.User, "env?", &env, "entrypoint?", &entrypoint, "cmd?", &cmdLine, "workdir?", &im.Config.WorkingDir,
-		"labels?", &labels, "ports?", &ports, "volumes?", &volumes, "stop_signal?", &im.Config.StopSignal); err != nil {
+		"labels?", &labels, "ports?", &ports, "volumes?", &volumes, "stop_signal?", &im.Config.StopSignal, "allow_root?", &allowRoot); err != nil {
 		return nil, err
 	}
 	budget := maxLayers
@@ -360,7 +264,11 @@ func (c *ruleContext) image(b *starlark.Builtin, args starlark.Tuple, kwargs []s
 		im.Base = base.node
 		budget -= baseLayers
 	}
-	var err error
+	im.Config.User = cmp.Or(im.Config.User, c.loader.workspace.User)
+	err := errors.Join(c.loader.checkUser(im.Config.User, allowRoot), c.loader.checkBase(im.Base))
+	if err != nil {
+		return nil, err
+	}
 	for _, list := range []struct {
 		name string
 		from *starlark.List

@@ -136,7 +136,7 @@ func (l *Loader) analyse(ctx context.Context, matched []*target, reached map[*ta
 			t.bad = true
 		case ctx.Err() != nil:
 			t.bad = true
-		case implement != nil && t.value == nil:
+		case implement != nil && t.provided == nil:
 			if err := implement(ctx, t, t.node); err != nil {
 				t.bad = true
 				t.errs = append(t.errs, err)
@@ -158,7 +158,7 @@ func (l *Loader) analyse(ctx context.Context, matched []*target, reached map[*ta
 			good = append(good, t.node)
 		}
 	}
-	res := &Result{Graph: graph.New(good)}
+	res := &Result{Graph: graph.New(good), Modules: l.moduleFiles()}
 	for _, t := range matched {
 		if !t.bad {
 			res.Targets = append(res.Targets, t.node)
@@ -172,10 +172,11 @@ func (t *target) declare() {
 	if t.node != nil {
 		return
 	}
-	t.node = &graph.Target{ID: graph.ID{Label: t.label}, Kind: t.rule.Name(), Pos: t.attrPos(""), Tags: t.strings("tags"), Reads: t.rule.reads}
+	config := t.pkg.loader.workspace.Config
+	t.node = &graph.Target{ID: graph.ID{Label: t.label, Config: config}, Kind: t.rule.Name(), Pos: t.attrPos(""), Tags: t.strings("tags"), Reads: t.rule.reads}
 	for _, d := range t.deps {
 		if d.to != nil {
-			t.node.Deps = append(t.node.Deps, graph.Edge{To: graph.ID{Label: d.to.label}, Attr: d.attr, Pos: t.attrPos(d.attr, d.text)})
+			t.node.Deps = append(t.node.Deps, graph.Edge{To: graph.ID{Label: d.to.label, Config: config}, Attr: d.attr, Pos: t.attrPos(d.attr, d.text), Condition: d.condition})
 		} else {
 			t.node.Srcs = append(t.node.Srcs, d.file)
 		}
@@ -270,12 +271,12 @@ func (l *Loader) implement(ctx context.Context, t *target, g *graph.Target) erro
 	c.attr, c.files, c.file = &instance{fields: starlark.StringDict{}}, &instance{fields: starlark.StringDict{}}, &instance{fields: starlark.StringDict{}}
 	for name, a := range t.rule.attrs {
 		if !a.labels() {
-			c.attr.fields[name] = t.attrs[name]
+			c.attr.fields[name] = t.value(name)
 			continue
 		}
 		var targets, files []starlark.Value
 		for _, d := range t.deps {
-			if d.attr != name {
+			if d.attr != name || d.condition {
 				continue
 			}
 			v := l.depValue(d)
@@ -327,18 +328,18 @@ func (l *Loader) implement(ctx context.Context, t *target, g *graph.Target) erro
 		}
 		return ge
 	}
-	if t.value, err = makeTargetValue(t.label, result); err != nil {
+	if t.provided, err = makeTargetValue(t.label, result); err != nil {
 		return fail("", "", fmt.Sprintf("rule %s: %v", t.rule.Name(), err))
 	}
-	for _, p := range t.value.providers {
+	for _, p := range t.provided.providers {
 		p.Freeze()
 	}
-	return setOutputs(g, t.value)
+	return setOutputs(g, t.provided)
 }
 
 func (l *Loader) depValue(d dep) *targetValue {
 	if d.to != nil {
-		return d.to.value
+		return d.to.provided
 	}
 	return &targetValue{label: d.file, providers: []*instance{{provider: defaultInfo, fields: starlark.StringDict{
 		"files": starlark.NewList([]starlark.Value{&fileValue{path: d.file}}),

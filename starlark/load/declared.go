@@ -36,11 +36,12 @@ func (d Declared) Pos(attr string) string { return d.t.attrPos(attr) }
 // Manual tells whether patterns leave it out.
 func (d Declared) Manual() bool { return d.t.manual() }
 
-// Strings returns the strings of an attribute: of a list its elements.
-func (d Declared) Strings(attr string) []string { return d.t.strings(attr) }
+// Strings returns the strings that an attribute has in any configuration: of a list its elements.
+func (d Declared) Strings(attr string) []string { return d.t.possible(attr) }
 
-// Uses returns the labels that its attributes may name, files among them, as they name them.
-func (d Declared) Uses() []label.Label { return d.t.labels() }
+// Uses returns the labels that its attributes may name in any configuration, files and conditions among them, as they name
+// them.
+func (d Declared) Uses() []label.Label { return d.t.labelsOf(d.t.possible) }
 
 // VisibleFrom tells whether a target of package pkg may depend on it.
 func (d Declared) VisibleFrom(pkg string) bool { return d.t.visibleFrom(pkg) }

@@ -155,6 +155,8 @@ type DeclaredEdge struct {
 	Text string      // as it is in the attribute
 	To   label.Label // or
 	File string      // a file of the workspace
+	// Condition: it is a config_setting that select() asks in the attribute, and no value of it.
+	Condition bool
 }
 
 // Edges returns what its label attributes name and is there, in order of attributes, then of values. It is known after a
@@ -162,7 +164,7 @@ type DeclaredEdge struct {
 func (d Declared) Edges() []DeclaredEdge {
 	edges := make([]DeclaredEdge, 0, len(d.t.deps))
 	for _, e := range d.t.deps {
-		edge := DeclaredEdge{Attr: e.attr, Text: e.text, File: e.file}
+		edge := DeclaredEdge{Attr: e.attr, Text: e.text, File: e.file, Condition: e.condition}
 		if e.to != nil {
 			edge.To = e.to.label
 		}
@@ -176,7 +178,7 @@ func (d Declared) Attrs() []string { return d.t.rule.order }
 
 // Given tells whether an attribute was given a value, by the BUILD file or a macro, other than the rule's own default.
 func (d Declared) Given(attr string) bool {
-	a, v := d.t.rule.attrs[attr], d.t.attrs[attr]
+	a, v := d.t.rule.attrs[attr], d.t.value(attr)
 	if a == nil || v == nil {
 		return false
 	}
@@ -211,7 +213,7 @@ func (d Declared) Written(e DeclaredEdge) bool {
 		// No macro stands between; what is not an argument of the call may still come from **kwargs.
 		return d.Given(e.Attr)
 	}
-	if e.File != "" {
+	if e.File != "" || e.Condition {
 		return true // a macro finds the files of its package by itself; the BUILD file's being there is what names them
 	}
 	if to := t.pkg.targets[e.To.Name]; e.To.Pkg == t.label.Pkg && to != nil && to.call == t.call {
@@ -230,19 +232,27 @@ func (d Declared) Written(e DeclaredEdge) bool {
 	return written
 }
 
+// Literal returns the value of an attribute as a BUILD file has it, globs and macros expanded, or "" where it is None.
+func (d Declared) Literal(attr string) string {
+	if v := d.t.value(attr); v != nil && v != starlark.None {
+		return v.String()
+	}
+	return ""
+}
+
 // Callee returns what the BUILD file calls to declare it: its rule, or a macro.
 func (d Declared) Callee() string { return d.t.callee() }
 
 // ReadsFiles tells whether its rule reads files of its package beyond those that attributes name.
 func (d Declared) ReadsFiles() bool { return d.t.rule.reads }
 
-// Attr returns the value of an attribute as nil, bool, int64, string, []string or map[string]string, labels in their full
-// form, files among them as //package:path. It is not ok where its rule has no such attribute. A visibility that is not
-// set is that of the package.
+// Attr returns the value that an attribute has in the configuration in force, as nil, bool, int64, string, []string or
+// map[string]string, labels in their full form, files among them as //package:path. It is not ok where its rule has no such
+// attribute. A visibility that is not set is that of the package.
 func (d Declared) Attr(name string) (value any, ok bool) {
 	a := d.t.rule.attrs[name]
-	v, ok := d.t.attrs[name]
-	if a == nil || !ok {
+	v := d.t.value(name)
+	if a == nil || v == nil {
 		return nil, false
 	}
 	if name == "visibility" && v == starlark.None {

@@ -34,10 +34,12 @@ type Tree interface {
 
 // Options are what a loader needs. Tree and Prelude must be set.
 type Options struct {
-	Tree    Tree
-	Prelude fs.FS  // *.star files whose public globals every BUILD and .bzl file has
-	Version string // of mwbuild, for minimum_version() in WORKSPACE; "" passes every check
-	Jobs    int    // how many files are evaluated at once; 0 means 4
+	Tree      Tree
+	Prelude   fs.FS             // *.star files whose public globals every BUILD and .bzl file has
+	Version   string            // of mwbuild, for minimum_version() in WORKSPACE; "" passes every check
+	Jobs      int               // how many files are evaluated at once; 0 means 4
+	BuildArgs map[string]string // values that the command line gives for build_args of steps
+	Config    Config            // that targets are loaded in; an error of it is a [ConfigError]
 	// Functions are what ctx.call finds, by name.
 	Functions map[string]Function
 	// Program tells this version of mwbuild and of Functions from others, for what is remembered.
@@ -52,7 +54,10 @@ const maxSteps = 10_000_000
 type Loader struct {
 	opts        Options
 	workspace   Workspace
+	config      *configs
 	predeclared starlark.StringDict // of BUILD and .bzl files
+
+	asked map[string]bool // build arguments that steps have; guarded by mu
 
 	loading sync.Mutex // held by Load: targets are changed by one at a time
 
@@ -68,6 +73,7 @@ type Loader struct {
 type Result struct {
 	Graph   *graph.Graph
 	Targets []*graph.Target // what the patterns matched, in order of label
+	Modules []string        // the .bzl files of the workspace that were loaded so far, sorted
 }
 
 // New evaluates WORKSPACE and the prelude.
@@ -83,7 +89,7 @@ func New(opts Options) (*Loader, []error) {
 		l.isPkg[p] = true
 	}
 	var errs []error
-	if l.workspace, errs = evalWorkspace(opts.Tree, opts.Version); len(errs) > 0 {
+	if l.workspace, l.config, errs = evalWorkspace(opts.Tree, opts.Version, opts.Config); len(errs) > 0 {
 		return nil, errs
 	}
 	if errs = l.loadPrelude(); len(errs) > 0 {
@@ -118,6 +124,7 @@ func (l *Loader) base() starlark.StringDict {
 		"glob": builtin("glob", l.glob), "read_json": builtin("read_json", l.readJSON),
 		"package": builtin("package", declarePackage), "package_name": builtin("package_name", packageName),
 		"DefaultInfo": defaultInfo, "WORKSPACE": ws, "json": jsonModule,
+		"config_setting": configSetting, "select": builtin("select", makeSelect),
 	}
 }
 
@@ -452,6 +459,20 @@ func (l *Loader) load(ctx context.Context, patterns []label.Pattern, implement i
 		}
 	}
 	return l.analyse(ctx, matched, reached, implement, &errs)
+}
+
+// moduleFiles returns the files of the workspace that load statements named.
+func (l *Loader) moduleFiles() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var files []string
+	for id, m := range l.modules {
+		if !strings.HasPrefix(id, "@") {
+			files = append(files, m.file)
+		}
+	}
+	slices.Sort(files)
+	return slices.Compact(files)
 }
 
 // wants tells whether patterns can match a target of package p. What a later pattern takes out as a whole is not even

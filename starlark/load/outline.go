@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/mwbuild/mwbuild/graph"
 	"github.com/mwbuild/mwbuild/graph/label"
+	"github.com/mwbuild/mwbuild/internal/workspace"
 )
 
 // An Outline is what evaluating one package gave, without the values: enough to know what its targets depend on, and
@@ -24,6 +26,9 @@ type Outline struct {
 	Modules []string // labels of the .bzl files that it loads and that these load, sorted
 	Reads   []string // files that read_json read
 	Targets []OutlineTarget
+	// Volatile: a select() asks a config_setting of another package, which is not among the inputs. The outline holds for
+	// no other tree.
+	Volatile bool
 }
 
 // An OutlineTarget is a target of an [Outline].
@@ -33,6 +38,7 @@ type OutlineTarget struct {
 	Tags  []string
 	Reads bool     // its rule reads files of the package, be they named by an attribute or not
 	Sum   [16]byte // digest of the rule and the attributes
+	Seen  string   // by whom: its visibility, separated by spaces
 	Srcs  []string // files that attributes name, relative to the package, sorted
 	Deps  []OutlineDep
 }
@@ -44,7 +50,7 @@ type OutlineDep struct {
 }
 
 // outlineVersion rises when the same inputs give another outline.
-const outlineVersion = 1
+const outlineVersion = 2
 
 // A digest hashes strings, each behind its length.
 type digest struct{ b []byte }
@@ -65,6 +71,8 @@ func (l *Loader) Environment() [32]byte { return l.environment }
 func (l *Loader) digestEnvironment() ([32]byte, error) {
 	var f digest
 	f.add(fmt.Sprint(outlineVersion), l.opts.Program, fmt.Sprintf("%+v", l.workspace))
+	// What a config_setting may name.
+	f.add(fmt.Sprintf("%q %+v", l.config.names(), l.config.defines))
 	for _, id := range slices.Sorted(maps.Keys(l.modules)) { // of the prelude: nothing else is there yet
 		text, _, _, err := l.source(id)
 		if err != nil {
@@ -82,12 +90,9 @@ func Inputs(tree Tree, environment [32]byte, pkg string, modules, reads []string
 	f := digest{append(make([]byte, 0, 1024), environment[:]...)}
 	var err error
 	blob := func(kind, file string) {
-		id := ""
-		if _, ok := tree.Lookup(file); ok {
-			var e error
-			if id, e = tree.Blob(file); e != nil && err == nil {
-				err = e
-			}
+		id, e := TextID(tree, file)
+		if e != nil && err == nil {
+			err = e
 		}
 		f.add(kind, file, id)
 	}
@@ -107,6 +112,23 @@ func Inputs(tree Tree, environment [32]byte, pkg string, modules, reads []string
 		f.add(file.Path)
 	}
 	return f.sum(), err
+}
+
+// TextID tells texts of a file apart: it is the file's blob id, or, as a symlink may lead anywhere in the tree, a digest of
+// what it leads to. It is "" where there is nothing to read.
+func TextID(tree Tree, file string) (string, error) {
+	f, ok := tree.Lookup(file)
+	if !ok {
+		return "", nil
+	}
+	if f.Mode != workspace.Symlink {
+		return tree.Blob(file)
+	}
+	text, err := tree.ReadFile(file)
+	if err != nil {
+		return "", nil // who needs it finds out
+	}
+	return fmt.Sprintf("symlink %x", sha256.Sum256(text)), nil
 }
 
 // Outlines evaluates the packages named and returns the outline of each, in their order, without looking at what they
@@ -151,10 +173,11 @@ func (p *pkg) outline() (*Outline, error) {
 		return nil, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.targets)) {
-		t, err := p.targets[name].outline()
+		t, volatile, err := p.targets[name].outline()
 		if err != nil {
 			return nil, err
 		}
+		o.Volatile = o.Volatile || volatile
 		o.Targets = append(o.Targets, t)
 	}
 	return o, nil
@@ -178,14 +201,21 @@ func closure(modules []*module) map[*module]bool {
 	return all
 }
 
-func (t *target) outline() (OutlineTarget, error) {
-	o := OutlineTarget{Name: t.label.Name, Kind: t.rule.Name(), Tags: t.strings("tags"), Reads: t.rule.reads}
+func (t *target) outline() (o OutlineTarget, volatile bool, err error) {
+	o = OutlineTarget{Name: t.label.Name, Kind: t.rule.Name(), Tags: t.strings("tags"), Reads: t.rule.reads, Seen: strings.Join(t.visibility(), " ")}
 	text, err := t.pkg.loader.ruleText(t.rule)
 	sum := digest{make([]byte, 0, 512)}
 	sum.add(t.rule.file, t.rule.name, text)
 	for _, name := range t.rule.order {
 		sum.add(name)
-		digestValue(&sum, t.attrs[name])
+		digestValue(&sum, t.value(name))
+		for _, lab := range t.conditionLabels(name) {
+			o.Deps = append(o.Deps, OutlineDep{name, lab})
+			volatile = volatile || lab.Pkg != t.label.Pkg
+		}
+		if c, ok := t.attrs[name].(*conditional); ok && len(c.errs) > 0 {
+			return o, false, errors.Join(c.errs...)
+		}
 		if !t.rule.attrs[name].labels() {
 			continue
 		}
@@ -201,7 +231,7 @@ func (t *target) outline() (OutlineTarget, error) {
 	o.Srcs = slices.Compact(o.Srcs)
 	whole := sum.sum()
 	copy(o.Sum[:], whole[:])
-	return o, err
+	return o, volatile, err
 }
 
 // AttributeSums returns a digest of each attribute of a target, by name. The packages that its labels name need not load.
@@ -216,9 +246,9 @@ func (l *Loader) AttributeSums(ctx context.Context, lab label.Label) (map[string
 		return nil, &graph.Error{Msg: msg, Hints: hints}
 	}
 	sums := map[string][32]byte{}
-	for name, v := range t.attrs {
+	for name := range t.attrs {
 		var d digest
-		digestValue(&d, v)
+		digestValue(&d, t.value(name))
 		sums[name] = d.sum()
 	}
 	return sums, ctx.Err()
@@ -267,7 +297,7 @@ func (l *Loader) ruleText(r *rule) (string, error) {
 	var ids []string
 	for m := range closure(modules) {
 		if !strings.HasPrefix(m.id, "@") {
-			id, err := l.opts.Tree.Blob(m.file)
+			id, err := TextID(l.opts.Tree, m.file)
 			if err != nil {
 				return "", err
 			}

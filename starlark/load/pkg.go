@@ -278,7 +278,7 @@ type target struct {
 	deps     []dep
 	errs     []error       // found by resolution and analysis
 	node     *graph.Target // after analysis began
-	value    *targetValue  // after analysis
+	provided *targetValue  // after analysis
 }
 
 // A dep is one string of a label attribute, resolved.
@@ -287,6 +287,8 @@ type dep struct {
 	text string
 	to   *target // or
 	file string  // a file of the workspace
+	// condition: it is a config_setting that select() asks in the attribute, and no value of it.
+	condition bool
 }
 
 func (t *target) display() string {
@@ -297,24 +299,21 @@ func (t *target) display() string {
 }
 
 func (t *target) strings(attr string) []string {
-	switch v := t.attrs[attr].(type) {
-	case starlark.String:
-		return []string{string(v)}
-	case *starlark.List:
-		ss, _ := stringList(v) // checked when it was set
-		return ss
-	}
-	return nil
+	return stringsOf(t.value(attr)) // checked when it was set
 }
 
 func (t *target) manual() bool { return slices.Contains(t.strings("tags"), "manual") }
 
-// labels returns the labels that its attributes could name, for finding packages.
-func (t *target) labels() []label.Label {
+// labels returns the labels that its attributes could name, and its conditions, for finding packages.
+func (t *target) labels() []label.Label { return t.labelsOf(t.strings) }
+
+// labelsOf is labels with the values that attributes have by strings.
+func (t *target) labelsOf(strings func(attr string) []string) []label.Label {
 	var labs []label.Label
 	for name, a := range t.rule.attrs {
+		labs = append(labs, t.conditionLabels(name)...)
 		if a.labels() {
-			for _, s := range t.strings(name) {
+			for _, s := range strings(name) {
 				if lab, err := label.Parse(s, t.label.Pkg); err == nil {
 					labs = append(labs, lab)
 				}
@@ -333,6 +332,12 @@ func (t *target) resolve() {
 	l := t.pkg.loader
 	for _, name := range t.rule.order {
 		a := t.rule.attrs[name]
+		if c, ok := t.attrs[name].(*conditional); ok {
+			c.choose()
+			t.bad = t.bad || len(c.errs) > 0
+			t.errs = append(t.errs, c.errs...)
+			t.deps = append(t.deps, c.settings...)
+		}
 		if !a.labels() {
 			continue
 		}
@@ -415,17 +420,21 @@ func (t *target) nearFile(name string) string {
 	return strings.Trim(s, " ()")
 }
 
+// visibility is the target's own or else its package's.
+func (t *target) visibility() []string {
+	if _, set := t.attrs["visibility"].(*starlark.List); set {
+		return t.strings("visibility")
+	}
+	return t.pkg.visibility
+}
+
 // visibleFrom tells whether a target of package from may depend on t. Without a visibility of its own or of its package
 // a target is private to its package.
 func (t *target) visibleFrom(from string) bool {
 	if from == t.label.Pkg {
 		return true
 	}
-	visibility := t.pkg.visibility
-	if _, set := t.attrs["visibility"].(*starlark.List); set {
-		visibility = t.strings("visibility")
-	}
-	match, err := parseVisibility(visibility, t.label.Pkg)
+	match, err := parseVisibility(t.visibility(), t.label.Pkg)
 	return err == nil && match(from)
 }
 

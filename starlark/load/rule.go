@@ -23,6 +23,8 @@ type rule struct {
 	attrs map[string]*attribute
 	order []string // attribute names as declared
 	reads bool     // the implementation reads files of the package, through ctx.call
+	// check finds what is wrong with a target of which each attribute is sound, in which of them; it may be nil.
+	check func(t *target) (attr string, err error)
 }
 
 func (r *rule) String() string        { return "<rule " + r.Name() + ">" }
@@ -47,6 +49,7 @@ type attribute struct {
 	providers  []*provider // for labels: what the target must provide
 	allowFiles bool        // for labels: a file of the package will do
 	deprecated string      // what to do in its place, "" while it is current
+	fixed      bool        // it takes no select()
 }
 
 func (a *attribute) String() string        { return "<attr." + a.kind + ">" }
@@ -59,9 +62,9 @@ func (a *attribute) labels() bool { return a.kind == "label" || a.kind == "label
 
 // commonAttrs are the attributes that every rule has.
 var commonAttrs = map[string]*attribute{
-	"name":       {kind: "string", mandatory: true, doc: "Name of the target, unique in its package."},
-	"visibility": {kind: "string_list", def: starlark.None, doc: "Who may depend on it: //visibility:public, //visibility:private, //pkg:__pkg__, //pkg:__subpackages__."},
-	"tags":       {kind: "string_list", def: noStrings, doc: "Free words; \"manual\" keeps the target out of patterns like //...."},
+	"name":       {kind: "string", mandatory: true, fixed: true, doc: "Name of the target, unique in its package."},
+	"visibility": {kind: "string_list", def: starlark.None, fixed: true, doc: "Who may depend on it: //visibility:public, //visibility:private, //pkg:__pkg__, //pkg:__subpackages__."},
+	"tags":       {kind: "string_list", def: noStrings, fixed: true, doc: "Free words; \"manual\" keeps the target out of patterns like //...."},
 }
 
 // frozen freezes what all loaders of a process share: an unfrozen list counts who iterates over it.
@@ -279,7 +282,13 @@ func (r *rule) CallInternal(thread *starlark.Thread, args starlark.Tuple, kwargs
 			}
 			continue // None stands for the default, so that macros can pass it on
 		}
-		v, err := a.check(kv[1])
+		var v starlark.Value
+		var err error
+		if s, ok := kv[1].(*selection); ok {
+			v, err = t.conditional(name, a, s)
+		} else {
+			v, err = a.check(kv[1])
+		}
 		if err != nil {
 			good = false
 			fail(name, fmt.Sprintf("attribute %s: %v", name, err))
@@ -299,6 +308,16 @@ func (r *rule) CallInternal(thread *starlark.Thread, args starlark.Tuple, kwargs
 		} else if !slices.ContainsFunc(kwargs, func(kv starlark.Tuple) bool { return kv[0].(starlark.String) == starlark.String(name) }) {
 			good = false
 			fail("", fmt.Sprintf("%s needs attribute %s", t.callee(), name), "add "+name+" = …")
+		}
+	}
+	if good && r.check != nil {
+		if attr, err := r.check(t); err != nil {
+			good = false
+			var hints []string
+			if h, ok := err.(*hintedError); ok {
+				hints = h.hints
+			}
+			fail(attr, err.Error(), hints...)
 		}
 	}
 	if t.label.Name != "" {

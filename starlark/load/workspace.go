@@ -20,6 +20,10 @@ type Workspace struct {
 	User     string // uid:gid that a container runs as
 	Owner    string // uid:gid that owns files in images
 	Platform string // of images without a base: os/arch
+	// Config is the configuration in force by its one name, "" for the default one: that of its configuration(), and where
+	// flags differ from it "platform=OS/ARCH" and "define NAME=VALUE", all separated by spaces.
+	Config  string
+	Defines map[string]string // what define()s are in that configuration, those that are "" left out
 }
 
 var defaultWorkspace = Workspace{Root: "/srv/mediawiki", User: "900:900", Owner: "65533:65533", Platform: "linux/amd64"}
@@ -30,21 +34,21 @@ var (
 )
 
 // workspaceStatements are what WORKSPACE may call.
-var workspaceStatements = []string{"image_defaults", "minimum_version", "workspace"}
+var workspaceStatements = []string{"configuration", "define", "image_defaults", "minimum_version", "policy", "workspace"}
 
-// evalWorkspace runs WORKSPACE or WORKSPACE.star at the root of the tree.
-func evalWorkspace(tree Tree, version string) (Workspace, []error) {
-	w := defaultWorkspace
+// evalWorkspace runs WORKSPACE or WORKSPACE.star at the root of the tree, and puts a configuration in force.
+func evalWorkspace(tree Tree, version string, want Config) (Workspace, *configs, []error) {
+	w, c := defaultWorkspace, newConfigs()
 	file := "WORKSPACE"
 	if _, ok := tree.Lookup(file); !ok {
 		file = "WORKSPACE.star"
 	}
 	if _, both := tree.Lookup("WORKSPACE.star"); both && file == "WORKSPACE" {
-		return w, []error{&graph.Error{Pos: "WORKSPACE.star:1:1", Msg: "the workspace has both WORKSPACE and WORKSPACE.star", Hints: []string{"keep one of them"}}}
+		return w, c, []error{&graph.Error{Pos: "WORKSPACE.star:1:1", Msg: "the workspace has both WORKSPACE and WORKSPACE.star", Hints: []string{"keep one of them"}}}
 	}
 	src, err := tree.ReadFile(file)
 	if err != nil {
-		return w, []error{&graph.Error{Pos: file + ":1:1", Msg: err.Error(), Hints: []string{"git must not ignore the WORKSPACE file"}, Err: err}}
+		return w, c, []error{&graph.Error{Pos: file + ":1:1", Msg: err.Error(), Hints: []string{"git must not ignore the WORKSPACE file"}, Err: err}}
 	}
 	once := map[string]bool{}
 	statement := func(name string, f func(b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) error) starlark.Value {
@@ -52,7 +56,7 @@ func evalWorkspace(tree Tree, version string) (Workspace, []error) {
 			if once[name] {
 				return nil, fmt.Errorf("%s stands twice; once is enough", name)
 			}
-			once[name] = true
+			once[name] = name != "configuration" && name != "define" && name != "policy"
 			return starlark.None, f(b, args, kwargs)
 		})
 	}
@@ -79,6 +83,8 @@ func evalWorkspace(tree Tree, version string) (Workspace, []error) {
 				return fmt.Errorf("root %q: an absolute path without a slash at its end is wanted", w.Root)
 			case !userPattern.MatchString(w.User):
 				return fmt.Errorf("user %q: want numbers, uid:gid", w.User)
+			case rootUser.MatchString(w.User):
+				return fmt.Errorf("user %q is root: name another here, and set allow_root = True on the images that must run as root", w.User)
 			case !userPattern.MatchString(w.Owner):
 				return fmt.Errorf("owner %q: want numbers, uid:gid", w.Owner)
 			case !platformPattern.MatchString(w.Platform):
@@ -86,6 +92,9 @@ func evalWorkspace(tree Tree, version string) (Workspace, []error) {
 			}
 			return nil
 		}),
+		"configuration": statement("configuration", c.declareConfig),
+		"define":        statement("define", c.declareDefine),
+		"policy":        statement("policy", c.declarePolicy),
 	}
 	thread, done := (&Loader{}).thread(context.Background(), file)
 	defer done()
@@ -93,9 +102,13 @@ func evalWorkspace(tree Tree, version string) (Workspace, []error) {
 		return nil, fmt.Errorf("WORKSPACE loads nothing: rules of your own are loaded in the BUILD files that use them")
 	}
 	if _, err := starlark.ExecFileOptions(fileOptions, thread, file, src, predeclared); err != nil {
-		return w, explainEval(file, err)
+		return w, c, explainEval(file, err)
 	}
-	return w, nil
+	if err := c.choose(&w, want); err != nil {
+		return w, c, []error{err}
+	}
+	c.inForce()
+	return w, c, nil
 }
 
 // olderThan compares dotted versions number by number. What is not a number counts as zero.
