@@ -17,6 +17,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -45,6 +46,11 @@ type Builder struct {
 	Jobs      int               // how many actions run at once; 0 is one for each processor
 	KeepGoing bool              // build what can be built after a failure
 	Log       *slog.Logger
+	Secrets   map[string][]byte   // values that steps may ask for, by id
+	SSH       map[string][]string // ssh agents likewise: sockets or keys, the user's own agent where there are none
+
+	secretMu   sync.Mutex
+	secretSums map[string]string
 
 	spool    spool
 	crowd    crowd
@@ -173,7 +179,7 @@ func (b *Builder) build(ctx context.Context, targets []*graph.Target, outputs fu
 	for _, t := range targets {
 		nodes = append(nodes, outputs(t)...)
 	}
-	p := plan.New(nodes, b.Tree)
+	p := b.newPlan(nodes)
 	res := &Result{Plan: p}
 	begun := time.Now()
 	errs, err := b.run(ctx, p)
@@ -217,6 +223,12 @@ func (b *Builder) build(ctx context.Context, targets []*graph.Target, outputs fu
 	return res, nil
 }
 
+func (b *Builder) newPlan(nodes []*action.Node) *plan.Plan {
+	p := plan.New(nodes, b.Tree)
+	p.Secret = b.secretDigest
+	return p
+}
+
 // Heal removes the damaged ones among the blobs that the result names, and returns them. It reads them all.
 func (b *Builder) Heal(ctx context.Context, res *Result) ([]digest.Digest, error) {
 	blobs := map[digest.Digest]ocispecs.Descriptor{}
@@ -242,9 +254,12 @@ func (b *Builder) Plan(ctx context.Context, targets []*graph.Target) (*plan.Plan
 	for _, t := range targets {
 		nodes = append(nodes, t.Outputs...)
 	}
-	p := plan.New(nodes, b.Tree)
+	p := b.newPlan(nodes)
 	return p, b.Records.session(ctx, func(db *session) error {
-		if err := b.digest(ctx, p); err != nil {
+		if err := b.digest(ctx, p.SourceFiles()); err != nil {
+			return err
+		}
+		if err := b.Tree.FlushMemo(); err != nil {
 			return err
 		}
 		for _, s := range p.Steps {
@@ -258,19 +273,22 @@ func (b *Builder) Plan(ctx context.Context, targets []*graph.Target) (*plan.Plan
 	})
 }
 
-// keptSources bounds how many bytes of what native actions read are kept from when they are digested.
-const keptSources = 64 << 20
+// keptSources bounds how many bytes of what native actions read are kept from when they are digested, a sourceBatch of actions
+// at once. So the memory is used again for the next, and most files are read once.
+const (
+	keptSources = 32 << 20
+	sourceBatch = 1000
+)
 
-// digest reads the files of the plan that are not in the memo, in parallel, and keeps their digests. It must run in a
-// session. A file that cannot be read is no error here: the step that reads it tells, with its target.
-func (b *Builder) digest(ctx context.Context, p *plan.Plan) error {
+// digest reads the files that are not in the memo, in parallel. It must run in a session. A file that cannot be read is no
+// error here: the step that reads it tells, with its target.
+func (b *Builder) digest(ctx context.Context, files []string) error {
 	begun := time.Now()
-	defer func() { b.Log.Debug("digested", "files", len(p.SourceFiles()), "took", time.Since(begun)) }()
-	b.Tree.Keep(p.NativeSources(), keptSources)
-	if err := b.Tree.DigestAll(ctx, p.SourceFiles(), b.jobs()); ctx.Err() != nil {
+	defer func() { b.Log.Debug("digested", "files", len(files), "took", time.Since(begun)) }()
+	if err := b.Tree.DigestAll(ctx, files, b.jobs()); ctx.Err() != nil {
 		return err
 	}
-	return b.Tree.FlushMemo()
+	return nil
 }
 
 func (b *Builder) jobs() int {
@@ -311,6 +329,24 @@ func (f *failures) sorted() []error {
 	return slices.CompactFunc(f.errs, func(a, b error) bool { return a.Error() == b.Error() })
 }
 
+// native tells whether s is one of those actions that are short and many.
+func native(s *plan.Step) bool { return s.Node.Kind() == "Native" }
+
+// reads tells whether s is a native action that reads files of the workspace.
+func reads(s *plan.Step) bool {
+	do, ok := s.Node.Do.(*action.Native)
+	return ok && len(do.Files) > 0
+}
+
+// without returns those of all that are not in less.
+func without(all, less []string) []string {
+	gone := make(map[string]bool, len(less))
+	for _, s := range less {
+		gone[s] = true
+	}
+	return slices.DeleteFunc(all, func(s string) bool { return gone[s] })
+}
+
 // imports tells whether s fetches an image from the place that its target names.
 func imports(s *plan.Step) bool {
 	im, ok := s.Node.Do.(*action.Image)
@@ -318,10 +354,12 @@ func imports(s *plan.Step) bool {
 }
 
 // An opening of the database costs some ten milliseconds, so what has ended waits for the next one while there is other
-// work: a while if that leaves a worker idle, longer if it does not.
+// work: a while if that leaves a worker idle, longer if it does not. While only native actions run, which are short and many,
+// it stays open for longSession, and what waits for them begins at once.
 const (
 	sessionPause     = 100 * time.Millisecond
 	busySessionPause = 300 * time.Millisecond
+	longSession      = 2 * time.Second
 )
 
 // Native actions may take less time than it takes to wake a goroutine, so one executes several of them: as many as crewSize,
@@ -355,12 +393,27 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 		ready    stepHeap                 // to be executed
 		running  int
 		queue    = slices.Clone(p.Steps) // not yet resolved, dependencies first
+		readers  []*plan.Step            // native ones whose files are not digested yet
 		unsaved  []*plan.Step
 		first    error // what ends the build
 		draining bool
 		digested bool
-		saved    time.Time // end of the latest session
+		db       *session // open, or nil
+		opened   time.Time
+		saved    time.Time                    // when records were kept last
+		others   int                          // how many of those that run are not native
+		usual    = map[string]time.Duration{} // how long a native action of a kind took lately
 	)
+	for _, s := range p.Steps {
+		if reads(s) {
+			readers = append(readers, s)
+		}
+	}
+	defer func() {
+		if db != nil {
+			_ = db.close() // after a panic
+		}
+	}()
 	fail := func(s *plan.Step, err error) {
 		if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 			return // it did not fail: another one did, or the user ended the build
@@ -374,6 +427,9 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 	}
 	start := func(steps []*plan.Step) {
 		running++
+		if !native(steps[0]) {
+			others++
+		}
 		go func() {
 			var ended []ending
 			defer func() { endings <- ended }()
@@ -414,6 +470,10 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 			}
 		}
 		delete(inflight, e.step.Key)
+		if e.err == nil && native(e.step) {
+			kind := e.step.Node.Title()
+			usual[kind] += (e.record.Took - usual[kind]) / 8
+		}
 		for _, s := range steps {
 			switch {
 			case e.err == nil:
@@ -426,24 +486,42 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 			}
 		}
 	}
-	// resolve keeps what has ended, and finds out what is ready now.
-	resolve := func(db *session) error {
-		if err := db.save(unsaved); err != nil {
-			return err
-		}
-		unsaved = nil
+	save := func() error {
+		steps := unsaved
+		unsaved, saved = nil, time.Now()
+		return db.save(steps)
+	}
+	// resolve finds out what is ready now.
+	var resolve func() error
+	resolve = func() error {
 		if draining {
 			return nil
 		}
 		if !digested {
 			digested = true
-			if err := b.digest(ctx, p); err != nil {
+			kept := p.NativeSources()
+			b.Tree.Keep(kept, keptSources)
+			if err := b.digest(ctx, without(p.SourceFiles(), kept)); err != nil {
 				return err
 			}
 		}
-		var later, hits []*plan.Step
+		if len(ready) < crewSize && len(readers) > 0 {
+			var files []string
+			n := min(len(readers), sourceBatch)
+			for _, s := range readers[:n] {
+				for _, f := range s.Node.Do.(*action.Native).Files {
+					files = append(files, f.Path)
+				}
+			}
+			readers = readers[n:]
+			if err := b.digest(ctx, files); err != nil {
+				return err
+			}
+		}
+		var hits []*plan.Step
+		later := queue[:0]
 		for _, s := range queue {
-			if !s.Ready() {
+			if !s.Ready() || len(readers) > 0 && reads(s) && s.Order >= readers[0].Order {
 				later = append(later, s)
 				continue
 			}
@@ -453,6 +531,9 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 				fail(s, err)
 			case s.State == plan.Hit:
 				hits = append(hits, s)
+				if l, ok := s.Node.Do.(*action.Layer); ok {
+					b.spool.drop(l, func(n *action.Node) *plan.Record { return p.Step(n).Record })
+				}
 			default:
 				e, err := explain(db, s)
 				if err != nil {
@@ -466,40 +547,110 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 			}
 		}
 		queue = later
-		return db.seen(hits...)
+		if err := db.seen(hits...); err != nil || draining || len(ready) >= crewSize || len(readers) == 0 {
+			return err
+		}
+		return resolve() // the next batch
 	}
 	pause := func() time.Duration {
-		if len(ready) > 0 {
+		switch {
+		case b.spool.full():
+			return 0 // there may be a layer that takes what was made
+		case len(ready) > 0:
 			return busySessionPause
 		}
 		return sessionPause
 	}
+	// next returns what is to be executed next, or nil if it is better to wait: what would not be kept until it is packed
+	// would have to be made again.
+	next := func() *plan.Step {
+		at := 0
+		if b.spool.full() && native(ready[0]) {
+			for i, s := range ready {
+				if !native(s) && (native(ready[at]) || s.Order < ready[at].Order) {
+					at = i
+				}
+			}
+			if native(ready[at]) && running > 0 {
+				return nil
+			}
+		}
+		return heap.Remove(&ready, at).(*plan.Step)
+	}
+	// closeDB keeps what has ended, and ends the session.
+	closeDB := func() error {
+		err := save()
+		if digested && err == nil && (len(readers) == 0 || ctx.Err() != nil) {
+			err = b.Tree.FlushMemo()
+		}
+		cerr := db.close()
+		db = nil
+		return cmp.Or(err, cerr)
+	}
+	// look keeps what has ended and finds out what is ready, in a session that stays open if it may.
+	look := func() (err error) {
+		if db == nil {
+			if db, err = b.Records.open(ctx); err != nil {
+				return err
+			}
+			opened, saved = time.Now(), time.Time{}
+		}
+		if time.Since(saved) >= busySessionPause {
+			err = save()
+		}
+		if err == nil {
+			err = resolve()
+		}
+		short := len(ready) > 0 && native(ready[0]) || len(ready) == 0 && running > 0
+		if err == nil && short && others == 0 && time.Since(opened) < longSession {
+			return nil
+		}
+		return cmp.Or(err, closeDB())
+	}
 	for more := true; more; {
-		if first == nil && (running == 0 && len(ready) == 0 || len(unsaved) > 0 && time.Since(saved) >= pause()) {
-			if err := b.Records.session(ctx, resolve); err != nil && !draining {
+		if first == nil && (db != nil || running == 0 && len(ready) == 0 || len(unsaved) > 0 && time.Since(saved) >= pause()) {
+			if err := look(); err != nil && !draining {
 				first, draining = err, true
 				cancel()
 			}
-			saved = time.Now()
 		}
 		if ctx.Err() != nil {
 			ready = nil
 		}
 		for len(ready) > 0 && running < b.jobs() {
-			steps := []*plan.Step{heap.Pop(&ready).(*plan.Step)}
-			for len(steps) < crewSize && len(ready) > b.jobs() && steps[0].Node.Kind() == "Native" && ready[0].Node.Kind() == "Native" {
+			s := next()
+			if s == nil {
+				break
+			}
+			steps := []*plan.Step{s}
+			for time := usual[s.Node.Title()]; native(s) && len(steps) < crewSize && len(ready) > b.jobs() && native(ready[0]); {
+				if time += usual[ready[0].Node.Title()]; time > crewTime {
+					break
+				}
 				steps = append(steps, heap.Pop(&ready).(*plan.Step))
 			}
 			start(steps)
 		}
+		if db != nil && others > 0 {
+			if err := closeDB(); err != nil && !draining {
+				first, draining = err, true
+				cancel()
+			}
+		}
 		if more = running > 0; more {
 			var wait <-chan time.Time
-			if len(unsaved) > 0 && first == nil {
+			switch {
+			case db != nil:
+				wait = time.After(longSession - time.Since(opened))
+			case len(unsaved) > 0 && first == nil:
 				wait = time.After(pause() - time.Since(saved))
 			}
 			select {
 			case ended := <-endings:
 				running--
+				if !native(ended[0].step) {
+					others--
+				}
 				for _, e := range ended {
 					end(e)
 				}
@@ -507,12 +658,15 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 			}
 		}
 	}
-	if len(unsaved) > 0 {
+	if len(unsaved) > 0 && db == nil {
 		// What was finished is kept, also when the build was ended from outside.
-		err := b.Records.session(context.WithoutCancel(ctx), func(db *session) error {
-			return db.save(unsaved)
-		})
-		first = cmp.Or(first, err)
+		var err error
+		if db, err = b.Records.open(context.WithoutCancel(ctx)); err != nil {
+			return errs, cmp.Or(outer.Err(), first, err)
+		}
+	}
+	if db != nil {
+		first = cmp.Or(first, closeDB())
 	}
 	return errs, cmp.Or(outer.Err(), first)
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"syscall"
+	"time"
 
 	"github.com/containerd/platforms"
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -37,6 +38,7 @@ func (b *Builder) execute(ctx context.Context, p *plan.Plan, s *plan.Step) (r *p
 		task.Start()
 		defer func() { task.Done(err) }()
 	}
+	begun := time.Now()
 	record := func(n *action.Node) *plan.Record { return p.Step(n).Record }
 	switch do := n.Do.(type) {
 	case *action.Layer:
@@ -55,6 +57,7 @@ func (b *Builder) execute(ctx context.Context, p *plan.Plan, s *plan.Step) (r *p
 		}
 		return nil, &graph.Error{Pos: n.Pos, Label: n.Label, Msg: err.Error(), Hints: nextStep(err), Err: err}
 	}
+	r.Took = max(time.Since(begun).Round(time.Microsecond), time.Microsecond)
 	return r, nil
 }
 
@@ -180,15 +183,37 @@ func (b *Builder) image(ctx context.Context, do *action.Image, record func(*acti
 }
 
 func (b *Builder) runStep(ctx context.Context, n *action.Node, do *action.Run, record func(*action.Node) *plan.Record) (*plan.Record, error) {
+	if err := b.checkGiven(n, do); err != nil {
+		return nil, err
+	}
 	if err := b.fetchRoot(ctx, record(do.Root).Image); err != nil {
 		return nil, err
 	}
-	g, err := lowerRun(ctx, n, record)
+	keyed, err := b.withSecretDigests(do)
 	if err != nil {
 		return nil, err
 	}
-	res, err := b.Engine.Solve(ctx, buildkit.Request{Name: n.Label, Graph: g, Store: b.Store.Content(), Status: b.Display.Update})
+	g, err := lowerRun(ctx, n.Label, keyed, record)
 	if err != nil {
+		return nil, err
+	}
+	solve, cancel := ctx, func() {}
+	if do.Timeout > 0 {
+		solve, cancel = context.WithTimeout(ctx, do.Timeout)
+	}
+	defer cancel()
+	req := buildkit.Request{Name: n.Label, Graph: g, Store: b.Store.Content(), Status: b.Display.Update}
+	req.Secrets, req.SSH = b.given(do)
+	if log := b.Records.newLog(n); log != nil {
+		defer log.Close()
+		req.Log = log
+	}
+	res, err := b.Engine.Solve(solve, req)
+	switch {
+	case err != nil && ctx.Err() == nil && errors.Is(solve.Err(), context.DeadlineExceeded):
+		return nil, &graph.Error{Pos: n.Pos, Label: n.Label, Msg: fmt.Sprintf("the command was still running after %s, its timeout", do.Timeout),
+			Hints: []string{"what it printed: mwbuild log " + n.Label, "give it a longer timeout if it was not stuck"}}
+	case err != nil:
 		return nil, stepError(n, do, err)
 	}
 	made := image.Layer{Descriptor: res.Layer, DiffID: res.DiffID}

@@ -47,8 +47,7 @@ func lowerLayers(layers []image.Layer) []lower.Layer {
 }
 
 // lowerRun lowers one Run action whose inputs have been built.
-func lowerRun(ctx context.Context, n *action.Node, record func(*action.Node) *plan.Record) (lower.Graph, error) {
-	do := n.Do.(*action.Run)
+func lowerRun(ctx context.Context, label string, do *action.Run, record func(*action.Node) *plan.Record) (lower.Graph, error) {
 	rootfs, err := root(do.Root, record)
 	if err != nil {
 		return lower.Graph{}, err
@@ -57,7 +56,7 @@ func lowerRun(ctx context.Context, n *action.Node, record func(*action.Node) *pl
 	for _, m := range do.Mounts {
 		mounts[m.From] = lowerLayers(record(m.From).Layers)
 	}
-	return lower.Run(ctx, *do, rootfs, mounts, n.Label)
+	return lower.Run(ctx, *do, rootfs, mounts, label)
 }
 
 // LLB returns the graph of a target: of an image its layers merged, with the image's configuration; of a target whose
@@ -72,7 +71,7 @@ func (b *Builder) LLB(ctx context.Context, t *graph.Target) (g lower.Graph, conf
 	if n.Kind() == "Run" {
 		needed = n.Deps() // the step itself is for the other builder
 	}
-	p := plan.New(needed, b.Tree)
+	p := b.newPlan(needed)
 	failed, err := b.run(ctx, p)
 	if err != nil || len(failed.errs) > 0 {
 		return g, "", failed.sorted(), err
@@ -83,7 +82,7 @@ func (b *Builder) LLB(ctx context.Context, t *graph.Target) (g lower.Graph, conf
 		if err := b.fetchRoot(ctx, record(n.Do.(*action.Run).Root).Image); err != nil {
 			return g, "", nil, err
 		}
-		g, err = lowerRun(ctx, n, record)
+		g, err = lowerRun(ctx, n.Label, n.Do.(*action.Run), record)
 	case "Image":
 		im := record(n).Image
 		if err := b.fetchRoot(ctx, im); err != nil {

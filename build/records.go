@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
@@ -23,6 +24,7 @@ import (
 type Records struct {
 	Dir       string           // cache folder
 	Workspace string           // absolute path of the workspace's root
+	Config    string           // the configuration that targets are loaded in: each has had builds of its own
 	Wait      func(msg string) // told when another process holds the database
 
 	mu sync.Mutex
@@ -30,8 +32,19 @@ type Records struct {
 	ro bool      // the folder cannot be written
 }
 
-// session runs f with the database open. Without a folder that can be written, f reads what there is and keeps nothing.
+// session runs f with the database open.
 func (r *Records) session(ctx context.Context, f func(*session) error) error {
+	s, err := r.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	return errors.Join(f(s), s.close())
+}
+
+// open opens the database until the session is closed. Without a folder that can be written, the session reads what there is
+// and keeps nothing.
+func (r *Records) open(ctx context.Context) (*session, error) {
 	open := func() (*cache.DB, error) { return cache.Open(ctx, r.Dir, r.Wait) }
 	if r.ro {
 		open = func() (*cache.DB, error) { return cache.OpenRead(r.Dir) }
@@ -43,21 +56,30 @@ func (r *Records) session(ctx context.Context, f func(*session) error) error {
 	}
 	if err != nil {
 		if r.ro {
-			return f(&session{r: r})
+			return &session{r: r}, nil
 		}
+		return nil, fmt.Errorf("cache: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.db = db
+	return &session{r, db}, nil
+}
+
+// close ends the session; a closed one stays closed.
+func (s *session) close() error {
+	if s.db == nil {
+		return nil
+	}
+	s.r.mu.Lock()
+	s.r.db = nil
+	s.r.mu.Unlock()
+	err := s.db.Close()
+	s.db = nil
+	if err != nil {
 		return fmt.Errorf("cache: %w", err)
 	}
-	r.mu.Lock()
-	r.db = db
-	r.mu.Unlock()
-	err = f(&session{r, db})
-	r.mu.Lock()
-	r.db = nil
-	r.mu.Unlock()
-	if cerr := db.Close(); err == nil && cerr != nil {
-		err = fmt.Errorf("cache: %w", cerr)
-	}
-	return err
+	return nil
 }
 
 // Load is workspace.Memo's.
@@ -105,7 +127,15 @@ func (s *session) record(k plan.Key) (*plan.Record, error) {
 // last is what explain needs of an action of the workspace: the key it had at its latest build, and the one before.
 type last struct{ Key, Before plan.Key }
 
-func (s *session) lastKey(n *action.Node) []byte { return []byte(s.r.Workspace + "\n" + n.ID()) }
+// scope begins the keys of all actions of the workspace in the configuration.
+func (r *Records) scope() string {
+	if r.Config == "" {
+		return r.Workspace + "\n"
+	}
+	return r.Workspace + "\x00" + r.Config + "\n"
+}
+
+func (s *session) lastKey(n *action.Node) []byte { return []byte(s.r.scope() + n.ID()) }
 
 // last returns the keys that n had, zero if it was never built here.
 func (s *session) last(n *action.Node) (last, error) {
@@ -202,6 +232,29 @@ func (r *Records) Blobs(ctx context.Context, f func(digest.Digest)) error {
 			return nil
 		})
 	})
+}
+
+// Took returns how long the actions of targets took when they were executed, each as it was built last: by label, where any
+// of it is recorded. It waits for nobody: [cache.ErrLocked] is the error while another process writes.
+func (r *Records) Took(labels []string) (map[string]time.Duration, error) {
+	db, err := cache.OpenRead(r.Dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{r, db}
+	took := map[string]time.Duration{}
+	for _, lab := range labels {
+		err = errors.Join(err, db.Each(cache.Last, []byte(r.scope()+lab+" "), func(_, value []byte) error {
+			var k plan.Key
+			copy(k[:], value)
+			rec, err := s.record(k)
+			if rec != nil && rec.Took > 0 {
+				took[lab] += rec.Took
+			}
+			return err
+		}))
+	}
+	return took, errors.Join(err, db.Close())
 }
 
 // One of each serves all: there may be thousands of manifests, each small.

@@ -27,7 +27,7 @@ func stepError(n *action.Node, do *action.Run, err error) error {
 	e.Hints = append(e.Hints, "command: "+quote(do.Args))
 	lines := strings.Split(strings.TrimRight(string(step.Log), "\n"), "\n")
 	if len(lines) > logTail {
-		lines = append([]string{fmt.Sprintf("… %d lines before", len(lines)-logTail)}, lines[len(lines)-logTail:]...)
+		lines = append([]string{fmt.Sprintf("… more before: mwbuild log %s", n.Label)}, lines[len(lines)-logTail:]...)
 	}
 	if len(step.Log) > 0 {
 		e.Hints = append(e.Hints, "log:")

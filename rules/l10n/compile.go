@@ -14,6 +14,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/mwbuild/mwbuild/rules/l10n/php"
 	"github.com/mwbuild/mwbuild/rules/l10n/plural"
@@ -98,6 +99,7 @@ func (c *Compiler) For(v Version) *Compiler {
 // A family is the compilers that share keys, by version.
 type family struct {
 	keys    *keyTable
+	outputs atomic.Uint64 // how many there were
 	mu      sync.Mutex
 	members map[Version]*Compiler
 }
@@ -132,7 +134,7 @@ func (c *Compiler) Compile(dst []byte, f Format, in *Input) ([]byte, error) {
 		s = &scratch{}
 	}
 	defer c.scratch.Put(s)
-	o := &output{c: c, scratch: s, format: f, in: in, dst: dst, base: len(dst)}
+	o := &output{c: c, scratch: s, format: f, in: in, dst: dst, base: len(dst), id: c.family.outputs.Add(1)}
 	if f == StaticArray && c.version.LateFallback(f) {
 		o.format = lateArray
 	}
@@ -183,6 +185,7 @@ type output struct {
 	in     *Input
 	dst    []byte
 	base   int // where the file begins in dst
+	id     uint64
 
 	namespaces, dates, preloaded php.Value // of these items
 

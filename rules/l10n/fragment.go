@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"hash"
 	"math"
+	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/mwbuild/mwbuild/rules/l10n/message"
@@ -53,7 +55,8 @@ type Fragment struct {
 	digestOnce sync.Once
 	digest     [32]byte
 	records    [formats]struct {
-		once sync.Once
+		first atomic.Uint64 // the output that asked first
+		once  sync.Once
 		*records
 	}
 }
@@ -80,36 +83,28 @@ type records struct {
 // error that begins with its name.
 func (c *Compiler) Fragment(language string, in FragmentInput) (*Fragment, error) {
 	f := &Fragment{language: language, keys: c.keys, component: in.Component}
-	var read [][]message.Message
-	count, size := 0, 0
+	draft := drafts.Get().(*draft)
+	defer drafts.Put(draft)
+	f.numbers, f.ends, f.text = draft.numbers[:0], draft.ends[:0], draft.text[:0]
 	for _, s := range in.Messages {
-		for _, file := range s.Files {
-			messages, err := message.Read(file.Name, file.Data)
+		from := len(f.numbers)
+		for i, file := range s.Files {
+			messages, err := draft.reader.Read(file.Name, file.Data)
 			if err != nil {
 				return nil, err
 			}
-			read = append(read, messages)
-			count += len(messages)
+			f.add(messages, from, i > 0)
+			if len(f.text) > math.MaxInt32 {
+				return nil, fmt.Errorf("%s: %d bytes of messages are too many", file.Name, len(f.text))
+			}
 			for i := range messages {
-				size += len(messages[i].Value)
 				f.names += len(messages[i].Key)
 			}
 		}
-	}
-	if size > math.MaxInt32 {
-		return nil, fmt.Errorf("%s: %d bytes of messages are too many", in.Messages[0].Files[0].Name, size)
-	}
-	f.numbers = make([]uint32, 0, count)
-	f.ends = make([]uint32, 0, count)
-	f.text = make([]byte, 0, size)
-	for _, s := range in.Messages {
-		from := len(f.numbers)
-		for i := range s.Files {
-			f.add(read[0], from, i > 0)
-			read = read[1:]
-		}
 		f.sections = append(f.sections, messageSection{s.Key, from, len(f.numbers)})
 	}
+	draft.numbers, draft.ends, draft.text = f.numbers, f.ends, f.text
+	f.numbers, f.ends, f.text = slices.Clone(f.numbers), slices.Clone(f.ends), slices.Clone(f.text)
 	for _, s := range in.Aliases {
 		section := &aliasSection{key: s.Key}
 		for _, file := range s.Files {
@@ -123,6 +118,16 @@ func (c *Compiler) Fragment(language string, in FragmentInput) (*Fragment, error
 	}
 	return f, nil
 }
+
+// A draft is memory that fragments are read in, one after the other.
+type draft struct {
+	reader  message.Reader
+	numbers []uint32
+	ends    []uint32
+	text    []byte
+}
+
+var drafts = sync.Pool{New: func() any { return &draft{} }}
 
 // add adds the messages of a file to the section that begins at from; with unite, it may have some of their keys already.
 func (f *Fragment) add(messages []message.Message, from int, unite bool) {
@@ -196,7 +201,8 @@ func (f *Fragment) value(i int) []byte {
 func (f *Fragment) Digest() [32]byte {
 	f.digestOnce.Do(func() {
 		keys, _ := f.keys.all()
-		w := digester{h: sha256.New()}
+		w := digesters.Get().(*digester)
+		defer digesters.Put(w)
 		w.count(len(f.sections))
 		for _, s := range f.sections {
 			w.text(s.key)
@@ -223,6 +229,15 @@ func (f *Fragment) Digest() [32]byte {
 func (f *Fragment) Size() int {
 	const rest = 40 // quotes, prefixes, numbers
 	return 256 + 2*len(f.text) + f.names + len(f.numbers)*(rest+len(f.language))
+}
+
+// recordsFor returns the messages as format has them, and nothing to the first output that asks: most fragments are in one
+// output alone, which had better write them itself.
+func (f *Fragment) recordsFor(format Format, output uint64) *records {
+	if first := &f.records[format].first; first.CompareAndSwap(0, output) || first.Load() == output {
+		return nil
+	}
+	return f.render(format)
 }
 
 // render returns the messages as format has them.
@@ -309,7 +324,11 @@ func (d *digester) flush(above int) {
 	}
 }
 
+// sum returns the digest, and begins anew.
 func (d *digester) sum() [32]byte {
 	d.flush(0)
+	defer d.h.Reset()
 	return [32]byte(d.h.Sum(nil))
 }
+
+var digesters = sync.Pool{New: func() any { return &digester{h: sha256.New()} }}

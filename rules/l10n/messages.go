@@ -210,8 +210,23 @@ func (o *output) note(n, start uint32) {
 
 // section writes a fragment's messages between two indices, those that are not written yet. Neighbours are copied at once.
 func (o *output) section(f *Fragment, from, to int) {
-	r := f.render(o.format)
 	stamps, now := o.stamps, o.now
+	r := f.recordsFor(o.format, o.id)
+	if r == nil {
+		for i := from; i < to; i++ {
+			n := f.numbers[i]
+			language := f.language
+			switch stamps[n] {
+			case now:
+				continue
+			case now + 1:
+				language = o.from[n]
+			}
+			stamps[n] = now
+			o.one(n, language, f.value(i))
+		}
+		return
+	}
 	begin := from // of the messages that are to be copied
 	for i := from; i < to; i++ {
 		n := f.numbers[i]

@@ -52,7 +52,7 @@ type Natives struct {
 }
 
 // parsedSize bounds the memory of what is kept parsed, as its Size tells.
-const parsedSize = 160 << 20
+const parsedSize = 80 << 20
 
 type parsedEntry struct {
 	do    *action.Native

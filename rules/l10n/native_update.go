@@ -111,12 +111,9 @@ func (c *Commits) revision(id string) (*workspace.Revision, error) {
 		if o.err == nil && o.revision.Commit != id {
 			o.err = errors.Join(fmt.Errorf("%s: %w", id, workspace.ErrNoRevision), o.revision.Close())
 		}
-		switch {
-		case errors.Is(o.err, workspace.ErrNoRevision):
-			o.err = fmt.Errorf("revision: %w\n    fetch the commit: git fetch origin %s", o.err, id)
-		case o.err != nil:
+		if o.err != nil {
 			o.err = fmt.Errorf("revision: %w", o.err)
-		default:
+		} else {
 			context.AfterFunc(c.ctx, func() { _ = o.revision.Close() }) // its programs end with the context
 		}
 	})

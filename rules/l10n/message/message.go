@@ -46,14 +46,25 @@ func (e *Error) Error() string { return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Li
 //
 // An integer as a key, which PHP's array keeps as an integer, is its decimal form; no other key looks like it.
 // An array or an object as a message is refused, where MediaWiki would warn and write "Array", and so is a file that is
-// neither object nor list. Errors are of type *[Error] and begin with name. The messages share one copy of data.
-func Read(name string, data []byte) ([]Message, error) {
-	s := scanner{name: name, data: data, text: string(data)}
+// neither object nor list. Errors are of type *[Error] and begin with name. The messages share data, which must not change
+// while they are in use.
+func Read(name string, data []byte) ([]Message, error) { return new(Reader).Read(name, data) }
+
+// A Reader reads message files one after the other, in memory that it uses again. The zero Reader is ready.
+type Reader struct {
+	found []Message
+	arena []byte
+}
+
+// Read is the function Read, but what it returns is good until the Reader's next call.
+func (r *Reader) Read(name string, data []byte) ([]Message, error) {
+	s := scanner{name: name, data: data, text: alias(data), arena: r.arena[:0]}
 	if err := s.checkUTF8(); err != nil {
 		return nil, err
 	}
 	s.space()
-	f := file{scanner: s}
+	f := file{scanner: s, found: r.found[:0]}
+	defer func() { r.found, r.arena = f.found, f.arena }()
 	var err error
 	switch f.peek() {
 	case '{':
@@ -99,7 +110,9 @@ type file struct {
 // object reads the object that is the file.
 func (f *file) object() error {
 	// A message has a line of its own in any file that a person or a tool has laid out.
-	f.found = make([]Message, 0, min(bytes.Count(f.data, newline)+1, len(f.data)/8+1))
+	if room := min(bytes.Count(f.data, newline)+1, len(f.data)/8+1); cap(f.found) < room {
+		f.found = make([]Message, 0, room)
+	}
 	return f.members(func() error {
 		pos := f.pos
 		key, err := f.key()

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+	"unsafe"
 )
 
 // maxDepth is how many arrays and objects json_decode, at its default depth of 512, lets stand in one another.
@@ -20,7 +21,7 @@ type scanner struct {
 	text  string // the same, for substrings
 	pos   int
 	depth int
-	arena strings.Builder // unescaped strings; a full one is left to its strings, and another begun
+	arena []byte // unescaped strings; a full one is left to its strings, and another begun
 }
 
 // fail is an error at pos.
@@ -284,20 +285,20 @@ func (s *scanner) str() (string, error) {
 func (s *scanner) escaped(start, at int) (string, error) {
 	begin := s.pos
 	// An unescaped string is no longer than it was, and each piece of it is written after a look at what is free.
-	from := s.arena.Len()
+	from := len(s.arena)
 	for {
 		piece := s.text[start:at]
-		if s.arena.Cap()-s.arena.Len() < len(piece)+utf8.UTFMax {
+		if cap(s.arena)-len(s.arena) < len(piece)+utf8.UTFMax {
 			from = s.renew(from, len(piece))
 		}
-		s.arena.WriteString(piece)
+		s.arena = append(s.arena, piece...)
 		if at >= len(s.data) {
 			return "", s.fail(begin, "the string that begins here has no end")
 		}
 		switch c := s.data[at]; c {
 		case '"':
 			s.pos = at + 1
-			return s.arena.String()[from:], nil
+			return alias(s.arena[from:]), nil
 		case '\\':
 			r, n := unescape(s.text[at:])
 			if n == 0 {
@@ -306,7 +307,7 @@ func (s *scanner) escaped(start, at int) (string, error) {
 			if r < 0 {
 				return "", s.fail(at, "half of a surrogate pair; write the character itself, or both halves")
 			}
-			s.arena.WriteRune(r)
+			s.arena = utf8.AppendRune(s.arena, r)
 			start = at + n
 		default:
 			return "", s.fail(at, fmt.Sprintf("control character 0x%02x in a string; write it as an escape sequence", c))
@@ -318,14 +319,16 @@ func (s *scanner) escaped(start, at int) (string, error) {
 // renew begins another arena with what the present one holds from from on, and room for n bytes and a character.
 // It returns where that is now.
 func (s *scanner) renew(from, n int) int {
-	begun := s.arena.String()[from:]
+	begun := s.arena[from:]
 	need := len(begun) + n + utf8.UTFMax
-	s.arena = strings.Builder{}
 	// Half of what is left of the file holds the escaped strings of most.
-	s.arena.Grow(max(2*need, min((len(s.data)-s.pos)/2, 1<<16)))
-	s.arena.WriteString(begun)
+	s.arena = make([]byte, 0, max(2*need, min((len(s.data)-s.pos)/2, 1<<16)))
+	s.arena = append(s.arena, begun...)
 	return 0
 }
+
+// alias is b as a string, without a copy: b must not change while the string is in use.
+func alias(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // unescape reads the escape sequence that t begins with. n is its length, or 0 if it is none; the character is negative if
 // it is an unpaired surrogate.
