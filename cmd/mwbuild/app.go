@@ -19,12 +19,14 @@ import (
 
 	"github.com/mwbuild/mwbuild/internal/spell"
 	"github.com/mwbuild/mwbuild/internal/workspace"
+	"github.com/mwbuild/mwbuild/starlark/load"
 )
 
 // Exit codes are Bazel's.
 const (
 	exitFailed      = 1
 	exitUsage       = 2
+	exitNothing     = 4
 	exitInterrupted = 8
 	exitInternal    = 37
 )
@@ -46,6 +48,9 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 // errReported ends a command whose errors have been shown.
 var errReported = errors.New("failed")
 
+// errNothing ends a command that found nothing, where that was asked to be told apart.
+var errNothing = errors.New("nothing found")
+
 // app is one invocation: the flags that all commands have, and what commands share.
 type app struct {
 	std      stdio
@@ -54,6 +59,8 @@ type app struct {
 	builder  string
 	progress string
 	debug    bool
+	config   load.Config
+	handed   handedFlags
 	log      *slog.Logger
 }
 
@@ -87,7 +94,10 @@ What starts with //, :, -// or ... is a target and means build:
 	f.StringVar(&a.builder, "builder", os.Getenv("BUILDKIT_HOST"), "BuildKit `address` that runs steps: unix://, tcp://, docker-container://, kube-pod:// or ssh:// (default $BUILDKIT_HOST, else an engine of its own)")
 	f.StringVar(&a.progress, "progress", "auto", "how progress is shown: auto, plain, tty, rawjson or quiet")
 	f.BoolVar(&a.debug, "debug", false, "log what mwbuild does to the standard error")
-	root.AddCommand(a.buildCommand(), a.explainCommand(), a.llbCommand(), a.infoCommand(), a.cleanCommand(), a.genCommand(), a.fmtCommand(), a.lintCommand(), a.l10nCommand(), a.versionCommand(), a.engineCommand())
+	f.StringVar(&a.config.Name, "config", "", "configuration to use: the `name` of a configuration() in WORKSPACE")
+	f.StringVar(&a.config.Platform, "platform", "", "`os/arch` to build for, in place of what the configuration or image_defaults() in WORKSPACE says")
+	f.StringArrayVar(&a.config.Define, "define", nil, "`NAME=VALUE` of a define() in WORKSPACE, for select(); may be repeated, and the last value of a name counts")
+	root.AddCommand(a.buildCommand(), a.explainCommand(), a.affectedCommand(), a.queryCommand(), a.aqueryCommand(), a.ownersCommand(), a.llbCommand(), a.logCommand(), a.infoCommand(), a.cleanCommand(), a.genCommand(), a.fmtCommand(), a.lintCommand(), a.l10nCommand(), a.versionCommand(), a.engineCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	return root
@@ -144,6 +154,8 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 		return exitInterrupted
 	case errors.Is(err, errReported):
 		return exitFailed
+	case errors.Is(err, errNothing):
+		return exitNothing
 	case errors.As(err, &usage):
 		fmt.Fprintf(a.std.err, "mwbuild: %v\n", err)
 		return exitUsage

@@ -15,6 +15,7 @@ import (
 	"github.com/mwbuild/mwbuild/build"
 	"github.com/mwbuild/mwbuild/build/image"
 	"github.com/mwbuild/mwbuild/build/image/transport"
+	"github.com/mwbuild/mwbuild/graph"
 	"github.com/mwbuild/mwbuild/graph/action"
 )
 
@@ -62,6 +63,7 @@ begins with a dash is left out: mwbuild //... -//extensions/Foo/...`,
 	f.BoolVarP(&keepGoing, "keep-going", "k", false, "after a failure build what does not need it")
 	f.IntVarP(&jobs, "jobs", "j", 0, "how many actions run at once (default one for each processor)")
 	f.StringVar(&output, "output", "text", "text, or json: one object on the standard output")
+	a.handed.add(f)
 	return c
 }
 
@@ -123,8 +125,22 @@ type reportOutput struct {
 }
 
 func (a *app) build(ctx context.Context, args []string, opt buildOptions) (err error) {
-	o, patterns, err := a.openTargets(ctx, args)
+	o, err := a.locate(ctx, false)
 	if err != nil {
+		return err
+	}
+	patterns, err := o.patterns(args)
+	if err != nil {
+		return err
+	}
+	plain := len(opt.exports) == 0 && len(opt.push) == 0 && a.handed.none()
+	command := o.buildCommandLine(patterns, opt.json)
+	if plain {
+		if done, err := o.upToDate(ctx, command); done || err != nil {
+			return err
+		}
+	}
+	if err := o.list(ctx); err != nil {
 		return err
 	}
 	for _, e := range opt.exports {
@@ -195,6 +211,14 @@ func (a *app) build(ctx context.Context, args []string, opt buildOptions) (err e
 		err = a.printJSON(jsonReport(res, used, append(loadErrs, res.Errors...)))
 	} else {
 		err = a.printTargets(res)
+	}
+	if plain && err == nil && len(res.Errors) == 0 && len(loadErrs) == 0 {
+		o.rememberResult(command, patterns, loaded, res, func(a *app) error {
+			if opt.json {
+				return a.printJSON(jsonReport(res, false, nil).again())
+			}
+			return a.printTargets(res)
+		})
 	}
 	if len(res.Errors) > 0 || len(loadErrs) > 0 {
 		err = errors.Join(err, errReported)
@@ -274,14 +298,38 @@ func jsonReport(res *build.Result, engine bool, errs []error) report {
 	return r
 }
 
+// again is the report of the same build once more, with nothing to do.
+func (r report) again() report {
+	for i := range r.Targets {
+		r.Targets[i].Status = build.Cached
+	}
+	r.Actions.Count = idle(r.Actions.Count)
+	for title, c := range r.Actions.Kinds {
+		r.Actions.Kinds[title] = idle(c)
+	}
+	return r
+}
+
+func idle(c build.Count) build.Count {
+	return build.Count{Total: c.Total, Cached: c.Cached + c.Executed}
+}
+
+// tagName is what other tools can call an image: extensions/Cite:image, or wiki for //:wiki, and wiki@prod in configuration prod.
+func tagName(id graph.ID) string {
+	name := strings.TrimPrefix(strings.TrimPrefix(id.Label.String(), "//"), ":")
+	if id.Config != "" {
+		name += "@" + strings.NewReplacer(" ", "-", "=", "-", `"`, "").Replace(id.Config)
+	}
+	return name
+}
+
 // deliver exports and pushes the one target.
 func (a *app) deliver(ctx context.Context, b *build.Builder, res *build.Result, opt buildOptions) error {
 	tags := map[string]ocispecs.Descriptor{}
 	for _, t := range res.Targets {
 		for _, r := range t.Outputs {
 			if r.Image != nil {
-				// As other tools can name it: extensions/Cite:image, or wiki for //:wiki.
-				tags[strings.TrimPrefix(strings.TrimPrefix(t.Target.Label.String(), "//"), ":")] = r.Image.Manifest
+				tags[tagName(t.Target.ID)] = r.Image.Manifest
 			}
 		}
 	}

@@ -61,12 +61,12 @@ func TestWorkspaceExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want.Name = "mediawiki"
+	want.Name, want.Defines = "mediawiki", map[string]string{"debug": "off"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("WORKSPACE.example does not show the defaults (-defaults +example):\n%s", diff)
 	}
 
-	source := readDoc(t, "starlark/load/workspace.go")
+	source := readDoc(t, "starlark/load/workspace.go") + readDoc(t, "starlark/load/config.go")
 	statements := regexp.MustCompile(`statement\("(\w+)"`).FindAllStringSubmatch(source, -1)
 	if len(statements) < 3 {
 		t.Fatalf("found only %d statements in the source", len(statements))

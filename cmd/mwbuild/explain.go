@@ -27,6 +27,7 @@ when it was built here before. For an action that is up to date it tells what ma
 		},
 	}
 	c.Flags().StringVar(&output, "output", "text", "text, or json: an array with an object for each action")
+	a.handed.add(c.Flags())
 	c.Flags().BoolVar(&all, "all", false, "show every changed field and every action, however many")
 	return c
 }

@@ -84,9 +84,9 @@ func (a *app) infoTargets(ctx context.Context, args []string) (err error) {
 	}
 	var out strings.Builder
 	for _, t := range loaded.Targets {
-		fmt.Fprintf(&out, "%s\n  kind %s\n  declared at %s\n  source key %s\n", t.Label, t.Kind, t.Pos, keys[t.ID])
+		fmt.Fprintf(&out, "%s\n  kind %s\n  declared at %s\n  source key %s\n", t.Label, t.Kind, t.Pos, keys.Targets[t.ID])
 		for _, d := range t.Deps {
-			fmt.Fprintf(&out, "  needs %s (%s)\n", d.To, d.Attr)
+			fmt.Fprintf(&out, "  needs %s (%s)\n", d.To.Label, d.Attr)
 		}
 		if len(t.Srcs) > 0 {
 			fmt.Fprintf(&out, "  files %d\n", len(t.Srcs))

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,7 +16,6 @@ import (
 	"github.com/mwbuild/mwbuild/graph"
 	"github.com/mwbuild/mwbuild/graph/label"
 	"github.com/mwbuild/mwbuild/internal/workspace"
-	"github.com/mwbuild/mwbuild/rules"
 	"github.com/mwbuild/mwbuild/rules/l10n/inspect"
 	"github.com/mwbuild/mwbuild/starlark/load"
 )
@@ -74,7 +72,7 @@ func (o *opened) loadL10n(ctx context.Context, tree interface {
 	load.Tree
 	inspect.Tree
 }, patterns []label.Pattern) (*localisation, []error) {
-	loader, errs := load.New(load.Options{Tree: tree, Prelude: rules.Prelude, Functions: o.functions(), Version: version(), Jobs: runtime.NumCPU()})
+	loader, errs := o.loaderOf(tree)
 	if len(errs) > 0 {
 		return nil, errs
 	}
@@ -369,7 +367,7 @@ func (a *app) l10nDiff(ctx context.Context, rev string, args []string, full, asJ
 	revision, err := workspace.OpenRevision(ctx, o.root, rev)
 	switch {
 	case errors.Is(err, workspace.ErrNoRevision):
-		return usagef("%w\n    name a commit, branch or tag, such as HEAD or HEAD~1; git log --oneline lists commits", err)
+		return usageError{err}
 	case err != nil:
 		return err
 	}

@@ -86,8 +86,7 @@ func (a *app) lint(ctx context.Context, args []string, fix, asJSON bool) error {
 	}
 	loader, errs := o.loader()
 	if len(errs) > 0 {
-		o.report(errs)
-		return errReported
+		return o.reported(errs)
 	}
 	res, err := lint.Run(ctx, lint.Options{Root: o.root, Tree: o.tree, Loader: loader, Patterns: patterns, Fix: fix})
 	if err != nil {

@@ -30,12 +30,23 @@ type opened struct {
 	pkg      string // folder that the user stands in, relative to root
 	cacheDir string
 	tree     *workspace.Disk
+	listed   time.Time // when listing the tree began
 	records  *build.Records
 	commits  *l10n.Commits
+	handed   handed
 }
 
 // open finds and lists the workspace.
 func (a *app) open(ctx context.Context) (*opened, error) {
+	o, err := a.locate(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	return o, o.list(ctx)
+}
+
+// locate finds the workspace; with bare, a bare git repository is one.
+func (a *app) locate(ctx context.Context, bare bool) (*opened, error) {
 	start := a.dir
 	if start == "" {
 		start = "."
@@ -44,6 +55,11 @@ func (a *app) open(ctx context.Context) (*opened, error) {
 		return nil, usagef("-C %s: there is no such folder", start)
 	}
 	root, err := workspace.FindRoot(start)
+	if err != nil && bare {
+		if repo := workspace.BareRepository(ctx, start); repo != "" {
+			root, start, err = repo, repo, nil
+		}
+	}
 	if err != nil {
 		return nil, usageError{err}
 	}
@@ -69,13 +85,25 @@ func (a *app) open(ctx context.Context) (*opened, error) {
 		return nil, err
 	}
 	o.commits = l10n.NewCommits(ctx, root)
-	o.records = &build.Records{Dir: o.cacheDir, Workspace: root, Wait: func(msg string) { a.note("%s", msg) }}
-	begun := time.Now()
-	if o.tree, err = workspace.Open(ctx, root, o.records); err != nil {
+	if o.handed, err = a.handed.read(filepath.Join(root, filepath.FromSlash(o.pkg))); err != nil {
 		return nil, err
 	}
-	a.log.Debug("listed the workspace", "files", len(o.tree.Files()), "packages", len(o.tree.Packages()), "took", time.Since(begun))
+	o.records = &build.Records{Dir: o.cacheDir, Workspace: root, Wait: func(msg string) { a.note("%s", msg) }}
 	return o, nil
+}
+
+// list lists the working tree, once.
+func (o *opened) list(ctx context.Context) (err error) {
+	if o.tree != nil {
+		return nil
+	}
+	begun := time.Now()
+	if o.tree, err = workspace.Open(ctx, o.root, o.records); err != nil {
+		return err
+	}
+	o.listed = begun
+	o.app.log.Debug("listed the workspace", "files", len(o.tree.Files()), "packages", len(o.tree.Packages()), "took", time.Since(begun))
+	return nil
 }
 
 // openTargets opens the workspace and reads the targets of a command line in it.
@@ -118,25 +146,63 @@ func (o *opened) patterns(args []string) ([]label.Pattern, error) {
 // errReported.
 func (o *opened) load(ctx context.Context, patterns []label.Pattern, keepGoing bool) (*load.Result, []error, error) {
 	begun := time.Now()
-	loader, errs := o.loader()
 	res := &load.Result{}
-	if len(errs) == 0 {
-		res, errs = loader.Load(ctx, patterns)
+	loader, errs := o.loader()
+	if len(errs) > 0 {
+		return res, errs, o.reported(errs)
 	}
+	res, errs = loader.Load(ctx, patterns)
 	if ctx.Err() != nil {
 		return nil, nil, ctx.Err()
 	}
 	o.app.log.Debug("loaded", "targets", len(res.Targets), "took", time.Since(begun))
 	o.report(errs)
+	if len(errs) == 0 {
+		o.app.warnOfBuildArgs(loader)
+	}
 	if len(errs) > 0 && (!keepGoing || len(res.Targets) == 0) {
 		return res, errs, errReported
 	}
 	return res, errs, nil
 }
 
-// loader evaluates WORKSPACE and the built-in rules.
+// loader evaluates WORKSPACE and the built-in rules, in the configuration that the flags name.
 func (o *opened) loader() (*load.Loader, []error) {
-	return load.New(load.Options{Tree: o.tree, Prelude: rules.Prelude, Functions: o.functions(), Version: version(), Jobs: runtime.NumCPU()})
+	l, errs := o.loaderOf(o.tree)
+	if len(errs) == 0 {
+		o.records.Config = l.Workspace().Config
+	}
+	return l, errs
+}
+
+// loaderOf is loader over another tree. A configuration that it does not know is an error of the command line.
+func (o *opened) loaderOf(tree load.Tree) (*load.Loader, []error) {
+	l, errs := load.New(load.Options{
+		Tree: tree, Prelude: rules.Prelude, Functions: o.functions(), Version: version(), Program: program(), Jobs: runtime.NumCPU(), Config: o.app.config,
+		BuildArgs: o.handed.buildArgs,
+	})
+	for i, err := range errs {
+		if errors.As(err, new(*load.ConfigError)) {
+			errs[i] = usageError{err}
+		}
+	}
+	return l, errs
+}
+
+// configuration is what the flags say of the configuration, "" where they say nothing.
+func (o *opened) configuration() string {
+	var b strings.Builder
+	c := o.app.config
+	if c.Name != "" {
+		b.WriteString("\x00--config=" + c.Name)
+	}
+	if c.Platform != "" {
+		b.WriteString("\x00--platform=" + c.Platform)
+	}
+	for _, d := range c.Define {
+		b.WriteString("\x00--define=" + d)
+	}
+	return b.String()
 }
 
 // functions are what the built-in rules call beyond Starlark.
@@ -204,6 +270,7 @@ func (o *opened) builder(jobs int, keepGoing bool) (*build.Builder, func() error
 	b := &build.Builder{
 		Root: o.root, Tree: o.tree, Store: st, Records: o.records, Engine: engine, Display: display,
 		Natives: map[string]build.Native{}, Jobs: jobs, KeepGoing: keepGoing, Log: a.log,
+		Secrets: o.handed.secrets, SSH: o.handed.ssh,
 	}
 	for kind, f := range o.natives(o.tree) {
 		b.Natives[kind] = f
