@@ -531,9 +531,6 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 				fail(s, err)
 			case s.State == plan.Hit:
 				hits = append(hits, s)
-				if l, ok := s.Node.Do.(*action.Layer); ok {
-					b.spool.drop(l, func(n *action.Node) *plan.Record { return p.Step(n).Record })
-				}
 			default:
 				e, err := explain(db, s)
 				if err != nil {
@@ -553,29 +550,10 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 		return resolve() // the next batch
 	}
 	pause := func() time.Duration {
-		switch {
-		case b.spool.full():
-			return 0 // there may be a layer that takes what was made
-		case len(ready) > 0:
+		if len(ready) > 0 {
 			return busySessionPause
 		}
 		return sessionPause
-	}
-	// next returns what is to be executed next, or nil if it is better to wait: what would not be kept until it is packed
-	// would have to be made again.
-	next := func() *plan.Step {
-		at := 0
-		if b.spool.full() && native(ready[0]) {
-			for i, s := range ready {
-				if !native(s) && (native(ready[at]) || s.Order < ready[at].Order) {
-					at = i
-				}
-			}
-			if native(ready[at]) && running > 0 {
-				return nil
-			}
-		}
-		return heap.Remove(&ready, at).(*plan.Step)
 	}
 	// closeDB keeps what has ended, and ends the session.
 	closeDB := func() error {
@@ -618,10 +596,7 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 			ready = nil
 		}
 		for len(ready) > 0 && running < b.jobs() {
-			s := next()
-			if s == nil {
-				break
-			}
+			s := heap.Pop(&ready).(*plan.Step)
 			steps := []*plan.Step{s}
 			for time := usual[s.Node.Title()]; native(s) && len(steps) < crewSize && len(ready) > b.jobs() && native(ready[0]); {
 				if time += usual[ready[0].Node.Title()]; time > crewTime {

@@ -116,12 +116,8 @@ func (r madeReader) Close() error {
 	return nil
 }
 
-// spoolSize bounds the memory for bytes on their way from one action to the next. What does not fit is made again. fullSpool
-// is when it is time to wait for those that take them, if any do.
-const (
-	spoolSize = 80 << 20
-	fullSpool = spoolSize * 7 / 8
-)
+// spoolSize bounds the memory for bytes on their way from one action to the next. What does not fit is made again.
+const spoolSize = 48 << 20
 
 // A spool keeps what Natives made until it is packed. The zero spool is empty.
 type spool struct {
@@ -154,27 +150,6 @@ func (s *spool) take(sum string) (action.Made, bool) {
 		s.size -= cap(m.Data)
 	}
 	return m, ok
-}
-
-// full tells whether there is hardly any room.
-func (s *spool) full() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.size > fullSpool
-}
-
-// drop frees what was kept for a layer that has not to be packed.
-func (s *spool) drop(l *action.Layer, record func(*action.Node) *plan.Record) {
-	for _, e := range l.Entries {
-		if e.From == nil || e.From.Kind() != "Native" {
-			continue
-		}
-		if f := record(e.From).File(e.Path); f != nil {
-			if m, ok := s.take(f.SHA256); ok {
-				free(m)
-			}
-		}
-	}
 }
 
 // A crowd shows native actions, of which there may be thousands, as one task for each kind. The zero crowd is empty.

@@ -3,7 +3,6 @@ package build
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -142,40 +141,6 @@ func TestMadeAgain(t *testing.T) {
 	res, err := l.build(t.Context(), false, l.many("!?"))
 	if err != nil || len(res.Errors) != 1 || !strings.Contains(res.Errors[0].Error(), "made other bytes of !") {
 		t.Errorf("unstable: %v %v", err, res.Errors)
-	}
-}
-
-// What is made for several layers is packed before more is made than memory is kept for, so nothing is made twice.
-func TestMadeOnce(t *testing.T) {
-	for _, jobs := range []int{1, 2} {
-		l := newLab(t)
-		l.jobs = jobs
-		var mu sync.Mutex
-		made := map[string]int{}
-		l.natives["letter 1"] = func(_ context.Context, do *action.Native) ([]action.Made, error) {
-			c := do.Params["c"]
-			mu.Lock()
-			defer mu.Unlock()
-			made[c]++
-			data := make([]byte, spoolSize/12)
-			rand.NewChaCha8([32]byte{c[0]}).Read(data)
-			return []action.Made{{File: action.File{Path: c}, Data: data}}, nil
-		}
-		want := map[string]int{}
-		var targets []*graph.Target
-		for _, letters := range []string{"abcde", "fghij", "klmno", "pqrst"} {
-			targets = append(targets, l.many(letters))
-			for i := range len(letters) {
-				want[letters[i:i+1]] = 1
-			}
-		}
-		res, err := l.build(t.Context(), false, targets...)
-		if err != nil || len(res.Errors) > 0 {
-			t.Fatal(err, res.Errors)
-		}
-		if diff := cmp.Diff(want, made); diff != "" {
-			t.Errorf("%d jobs: times that each was made (-want +got):\n%s", jobs, diff)
-		}
 	}
 }
 

@@ -359,19 +359,9 @@ func (p *packer) add(tw *tar.Writer, it *item) error {
 	return p.copy(tw, r, it)
 }
 
-// inMemory is what a reader is that has all of its bytes at hand.
-type inMemory interface {
-	io.WriterTo
-	Len() int
-}
-
 // copy moves the bytes of it, which must be those announced.
 func (p *packer) copy(w io.Writer, r io.Reader, it *item) error {
 	check := it.sum != [32]byte{}
-	if m, ok := r.(inMemory); ok && !check && int64(m.Len()) == it.Size {
-		_, err := m.WriteTo(w)
-		return err
-	}
 	p.file.Reset()
 	var size int64
 	for {
