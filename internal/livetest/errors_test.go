@@ -33,12 +33,7 @@ func TestMissing(t *testing.T) {
 		make func(p *place) (args []string)
 	}{
 		{"runc", []string{"runc is not installed", "install", "--builder"}, func(p *place) []string {
-			// A PATH with git alone.
-			dir := shortDir(p.t)
-			if err := os.Symlink(tool(p.t, "git"), filepath.Join(dir, "git")); err != nil {
-				p.t.Fatal(err)
-			}
-			p.env[0] = "PATH=" + dir
+			p.hide("runc")
 			return []string{"//:step"}
 		}},
 		{"base", []string{"BUILD:1:1", "//:base", "no-such.tar"}, func(p *place) []string {
@@ -77,6 +72,24 @@ func TestMissing(t *testing.T) {
 			t.Logf("%s", r.stderr)
 		})
 	}
+}
+
+// hide takes a program of the machine away from p's mwbuild alone.
+func (p *place) hide(program string) {
+	p.t.Helper()
+	var mounts strings.Builder
+	hidden := map[string]bool{}
+	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/local/sbin", "/usr/sbin", "/sbin") {
+		file, err := filepath.EvalSymlinks(filepath.Join(dir, program))
+		if err == nil && !hidden[file] {
+			hidden[file] = true
+			fmt.Fprintf(&mounts, "%s --bind /dev/null '%s'\n", tool(p.t, "mount"), file)
+		}
+	}
+	if len(hidden) == 0 {
+		p.t.Fatalf("%s is nowhere", program)
+	}
+	p.under = []string{tool(p.t, "unshare"), "--mount", "/bin/sh", "-euc", mounts.String() + `exec "$@"`, "sh"}
 }
 
 // mount mounts a tmpfs for the test.

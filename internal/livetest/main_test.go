@@ -91,6 +91,7 @@ type place struct {
 	cache string
 	tmp   string
 	env   []string
+	under []string // a command that runs mwbuild, which is given to it as arguments
 }
 
 // newPlace makes a place for the workspace dir. At the end of the test nothing of it may be left running or mounted, nor
@@ -169,7 +170,8 @@ type result struct {
 
 // cmd is mwbuild, not yet started, in a process group of its own.
 func (p *place) cmd(args ...string) *exec.Cmd {
-	cmd := exec.Command(binary, append([]string{"--cache-dir", p.cache}, args...)...)
+	argv := slices.Concat(p.under, []string{binary, "--cache-dir", p.cache}, args)
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = p.dir
 	cmd.Env = p.env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
