@@ -39,18 +39,89 @@ func (l *lister) abs(p string) string { return filepath.Join(l.root, filepath.Fr
 // checkout returns the files of the folder dir, the root or a nested git checkout: as git lists it, or all where git does not
 // know it.
 func (l *lister) checkout(ctx context.Context, dir string) ([]File, error) {
+	if files, ok, err := l.tracked(ctx, dir); ok || err != nil {
+		return files, err
+	}
 	names, err := gitFiles(ctx, l.abs(dir))
 	if errors.Is(err, errNoGit) {
 		names, err = l.walk(ctx, dir)
-	} else if dir != "" {
-		for i, n := range names {
-			names[i] = dir + "/" + n
-		}
+	} else {
+		below(dir, names)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return l.stat(ctx, names)
+}
+
+// tracked is checkout for the most common case, done in less time: while git looks through all folders for what it does not
+// track, the files that it does track are looked at already. It is not ok where git's index, which both commands read, may
+// have been written meanwhile, and where git has little to list or complains.
+func (l *lister) tracked(ctx context.Context, dir string) (files []File, ok bool, err error) {
+	before, ok := indexStat(l.abs(dir))
+	if !ok {
+		return nil, false, nil
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	var others []string
+	g.Go(func() (err error) {
+		others, err = lsFiles(gctx, l.abs(dir), "--others", "--exclude-standard")
+		return err
+	})
+	var statErr error
+	g.Go(func() error {
+		names, err := lsFiles(gctx, l.abs(dir), "--cached")
+		if err != nil || len(names) == 0 {
+			return err
+		}
+		below(dir, names)
+		files, statErr = l.stat(gctx, names)
+		return nil
+	})
+	if err := g.Wait(); err != nil || len(files) == 0 && statErr == nil {
+		return nil, false, ctx.Err()
+	}
+	if after, ok := indexStat(l.abs(dir)); !ok || after != before {
+		return nil, false, nil
+	}
+	if statErr != nil {
+		return nil, false, statErr
+	}
+	if len(others) == 0 {
+		return files, true, nil
+	}
+	below(dir, others)
+	more, err := l.stat(ctx, others)
+	if err != nil {
+		return nil, false, err
+	}
+	return merge(files, more), true, nil
+}
+
+// indexStat finds the index of the git checkout that dir is in, and what tells that it was written.
+func indexStat(dir string) (st stat, ok bool) {
+	for ; ; dir = filepath.Dir(dir) {
+		var dot, index unix.Stat_t
+		if lstat(filepath.Join(dir, ".git"), &dot) == nil {
+			if dot.Mode&unix.S_IFMT != unix.S_IFDIR || lstat(filepath.Join(dir, ".git", "index"), &index) != nil {
+				return st, false // of a worktree or submodule, or none
+			}
+			return statOf(&index), true
+		}
+		if dir == filepath.Dir(dir) {
+			return st, false
+		}
+	}
+}
+
+// below makes names in dir names in the tree.
+func below(dir string, names []string) {
+	if dir == "" {
+		return
+	}
+	for i, n := range names {
+		names[i] = dir + "/" + n
+	}
 }
 
 // errNoGit says that a folder is in no git repository.
@@ -59,16 +130,20 @@ var errNoGit = errors.New("not a git checkout")
 // gitFiles returns the names of the files that git tracks or would track, relative to dir. A name that ends in a slash is an
 // untracked nested checkout; a submodule has none.
 func gitFiles(ctx context.Context, dir string) ([]string, error) {
-	out, err := git(ctx, dir, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-	if err != nil {
-		return nil, err
-	}
-	if len(out) == 0 {
+	names, err := lsFiles(ctx, dir, "--cached", "--others", "--exclude-standard")
+	if err == nil && len(names) == 0 {
 		// Empty, or inside a checkout that ignores all of it: then git has no say in what it holds.
 		if _, err := git(ctx, dir, "check-ignore", "-q", "."); err == nil {
 			return nil, errNoGit
 		}
-		return nil, nil
+	}
+	return names, err
+}
+
+func lsFiles(ctx context.Context, dir string, which ...string) ([]string, error) {
+	out, err := git(ctx, dir, append([]string{"ls-files", "-z"}, which...)...)
+	if err != nil || len(out) == 0 {
+		return nil, err
 	}
 	return strings.Split(strings.TrimSuffix(string(out), "\x00"), "\x00"), nil
 }
@@ -198,9 +273,14 @@ func (l *lister) stat(ctx context.Context, names []string) ([]File, error) {
 	if err != nil {
 		return nil, err
 	}
+	return merge(files, more...), nil
+}
+
+// merge returns all the files, sorted, each once.
+func merge(files []File, more ...[]File) []File {
 	files = append(files, slices.Concat(more...)...)
 	slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
-	return slices.CompactFunc(files, func(a, b File) bool { return a.Path == b.Path }), nil
+	return slices.CompactFunc(files, func(a, b File) bool { return a.Path == b.Path })
 }
 
 // statAll returns the files among names, sorted, and the nested checkouts, whose files are not among them.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -457,6 +458,33 @@ func TestIgnored(t *testing.T) {
 	} {
 		if got := d.Ignored(t.Context(), path); got != want {
 			t.Errorf("Ignored(%q) = %v, want %v", path, got, want)
+		}
+	}
+}
+
+// However often git's index is written while a tree is listed, what lies there all the time is listed, tracked or not.
+func TestListingWhileGitAdds(t *testing.T) {
+	dir := t.TempDir()
+	files := map[string]string{"moved.txt": "", "folder/moved.txt": ""}
+	for i := range 300 {
+		files[fmt.Sprintf("d%d/a", i)] = ""
+	}
+	write(t, dir, files)
+	commit(t, dir)
+	want := slices.Sorted(maps.Keys(files))
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			args := [][]string{{"rm", "-q", "-r", "--cached", "moved.txt", "folder"}, {"add", "moved.txt", "folder"}}[i%2]
+			gitCmd(t, dir, args...)
+		}
+	})
+	defer wg.Wait()
+	defer cancel()
+	for range 40 {
+		if diff := cmp.Diff(want, open(t, dir, nil).Files()); diff != "" {
+			t.Fatalf("files (-want +got):\n%s", diff)
 		}
 	}
 }
