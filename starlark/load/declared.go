@@ -41,7 +41,21 @@ func (d Declared) Strings(attr string) []string { return d.t.possible(attr) }
 
 // Uses returns the labels that its attributes may name in any configuration, files and conditions among them, as they name
 // them.
-func (d Declared) Uses() []label.Label { return d.t.labelsOf(d.t.possible) }
+func (d Declared) Uses() []label.Label {
+	var labs []label.Label
+	for name, a := range d.t.rule.attrs {
+		labs = append(labs, d.t.conditionLabels(name)...)
+		if !a.labels() {
+			continue
+		}
+		for _, s := range d.t.possible(name) {
+			if lab, err := label.Parse(s, d.t.label.Pkg); err == nil {
+				labs = append(labs, lab)
+			}
+		}
+	}
+	return labs
+}
 
 // VisibleFrom tells whether a target of package pkg may depend on it.
 func (d Declared) VisibleFrom(pkg string) bool { return d.t.visibleFrom(pkg) }

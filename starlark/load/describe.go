@@ -30,40 +30,15 @@ func (l *Loader) Survey(ctx context.Context, patterns []label.Pattern) ([]Declar
 		}
 	}
 	l.packages(ctx, slices.Sorted(maps.Keys(entered)))
-	var wave []*target
+	var wanted []*target
 	for name := range entered {
 		for _, t := range l.pkg(name).targets {
 			if surveyed(patterns, t.label) {
-				wave = append(wave, t)
+				wanted = append(wanted, t)
 			}
 		}
 	}
-	reached := map[*target]bool{}
-	for len(wave) > 0 && ctx.Err() == nil {
-		names := map[string]bool{}
-		for _, t := range wave {
-			for _, lab := range t.labels() {
-				if l.isPkg[lab.Pkg] && !entered[lab.Pkg] {
-					names[lab.Pkg], entered[lab.Pkg] = true, true
-				}
-			}
-		}
-		l.packages(ctx, slices.Sorted(maps.Keys(names)))
-		var next []*target
-		for _, t := range wave {
-			if reached[t] {
-				continue
-			}
-			reached[t] = true
-			t.resolve()
-			for _, d := range t.deps {
-				if d.to != nil && !reached[d.to] {
-					next = append(next, d.to)
-				}
-			}
-		}
-		wave = next
-	}
+	reached := l.closure(ctx, wanted, entered)
 	if err := ctx.Err(); err != nil {
 		return nil, []error{err}
 	}

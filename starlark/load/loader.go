@@ -423,33 +423,7 @@ func (l *Loader) load(ctx context.Context, patterns []label.Pattern, implement i
 	l.packages(ctx, slices.Sorted(maps.Keys(entered)))
 	matched := l.match(patterns, entered, &errs)
 
-	reached := map[*target]bool{}
-	wave := slices.Clone(matched)
-	for len(wave) > 0 && ctx.Err() == nil {
-		names := map[string]bool{}
-		for _, t := range wave {
-			for _, lab := range t.labels() {
-				if l.isPkg[lab.Pkg] {
-					names[lab.Pkg], entered[lab.Pkg] = true, true
-				}
-			}
-		}
-		l.packages(ctx, slices.Sorted(maps.Keys(names)))
-		var next []*target
-		for _, t := range wave {
-			if reached[t] {
-				continue
-			}
-			reached[t] = true
-			t.resolve()
-			for _, d := range t.deps {
-				if d.to != nil && !reached[d.to] {
-					next = append(next, d.to)
-				}
-			}
-		}
-		wave = next
-	}
+	reached := l.closure(ctx, matched, entered)
 	if err := ctx.Err(); err != nil {
 		return &Result{Graph: graph.New(nil)}, []error{err}
 	}
@@ -459,6 +433,60 @@ func (l *Loader) load(ctx context.Context, patterns []label.Pattern, implement i
 		}
 	}
 	return l.analyse(ctx, matched, reached, implement, &errs)
+}
+
+// closure returns wanted and all that these need, resolved. The packages that it has to enter for them are evaluated, and
+// added to entered.
+func (l *Loader) closure(ctx context.Context, wanted []*target, entered map[string]bool) map[*target]bool {
+	reached := make(map[*target]bool, len(wanted))
+	var wave []*target // no target twice, those of a package in a row
+	reach := func(t *target) {
+		if !reached[t] {
+			reached[t] = true
+			wave = append(wave, t)
+		}
+	}
+	for _, t := range wanted {
+		reach(t)
+	}
+	for len(wave) > 0 && ctx.Err() == nil {
+		slices.SortFunc(wave, func(a, b *target) int { return a.label.Compare(b.label) })
+		var rows [][]*target
+		for from, i := 0, 1; i <= len(wave); i++ {
+			if i == len(wave) || wave[i].pkg != wave[from].pkg {
+				rows = append(rows, wave[from:i])
+				from = i
+			}
+		}
+		needed := make([][]string, len(rows))
+		l.each(len(rows), func(i int) {
+			for _, t := range rows[i] {
+				needed[i] = append(needed[i], t.packages()...)
+			}
+		})
+		names := map[string]bool{}
+		for _, name := range slices.Concat(needed...) {
+			if l.isPkg[name] {
+				names[name], entered[name] = true, true
+			}
+		}
+		l.packages(ctx, slices.Sorted(maps.Keys(names)))
+		l.each(len(rows), func(i int) {
+			for _, t := range rows[i] {
+				t.resolve()
+			}
+		})
+		last := wave
+		wave = nil
+		for _, t := range last {
+			for _, d := range t.deps {
+				if d.to != nil {
+					reach(d.to)
+				}
+			}
+		}
+	}
+	return reached
 }
 
 // moduleFiles returns the files of the workspace that load statements named.

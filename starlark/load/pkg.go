@@ -304,23 +304,31 @@ func (t *target) strings(attr string) []string {
 
 func (t *target) manual() bool { return slices.Contains(t.strings("tags"), "manual") }
 
-// labels returns the labels that its attributes could name, and its conditions, for finding packages.
-func (t *target) labels() []label.Label { return t.labelsOf(t.strings) }
-
-// labelsOf is labels with the values that attributes have by strings.
-func (t *target) labelsOf(strings func(attr string) []string) []label.Label {
-	var labs []label.Label
-	for name, a := range t.rule.attrs {
-		labs = append(labs, t.conditionLabels(name)...)
-		if a.labels() {
-			for _, s := range strings(name) {
-				if lab, err := label.Parse(s, t.label.Pkg); err == nil {
-					labs = append(labs, lab)
-				}
+// packages names the packages that its attributes lead to, its conditions' too, for evaluating them. Its own may be missing.
+func (t *target) packages() []string {
+	var pkgs []string
+	add := func(lab label.Label) {
+		if lab.Pkg != t.label.Pkg && !slices.Contains(pkgs, lab.Pkg) {
+			pkgs = append(pkgs, lab.Pkg)
+		}
+	}
+	for _, name := range t.rule.order {
+		for _, lab := range t.conditionLabels(name) {
+			add(lab)
+		}
+		if !t.rule.attrs[name].labels() {
+			continue
+		}
+		for _, s := range t.strings(name) {
+			if !strings.HasPrefix(s, "//") {
+				continue // a file, or a target beside it
+			}
+			if lab, err := label.Parse(s, t.label.Pkg); err == nil {
+				add(lab)
 			}
 		}
 	}
-	return labs
+	return pkgs
 }
 
 // resolve finds what the label attributes name, once. The packages of all labels are evaluated.
