@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -344,22 +345,29 @@ func (o *opened) revisions(ctx context.Context, flags affectedFlags) (before *wo
 	if err != nil {
 		return nil, nil, revisionError(err)
 	}
-	if before, err = workspace.OpenRevision(ctx, o.root, base); err != nil {
-		return nil, nil, revisionError(err)
-	}
+	// Both are listed at once: git takes most of the time.
+	var wg sync.WaitGroup
+	var beforeErr, afterErr error
+	wg.Go(func() { before, beforeErr = workspace.OpenRevision(ctx, o.root, base) })
 	if flags.uncommitted {
-		if err = o.list(ctx); err == nil {
+		if afterErr = o.list(ctx); afterErr == nil {
 			after = workspace.NewWorktree(ctx, o.tree)
 		}
-	} else {
-		var r *workspace.Revision
-		if r, err = workspace.OpenRevision(ctx, o.root, head); err == nil && !isWorkspace(r) {
-			err = errors.Join(usagef("%s has no WORKSPACE file where this workspace lies\n    name a revision that has one", head), r.Close())
-		}
-		after = r
+	} else if r, err := workspace.OpenRevision(ctx, o.root, head); err != nil {
+		afterErr = err
+	} else if after = r; !isWorkspace(r) {
+		afterErr = usagef("%s has no WORKSPACE file where this workspace lies\n    name a revision that has one", head)
 	}
-	if err != nil {
-		return nil, nil, errors.Join(revisionError(err), before.Close())
+	wg.Wait()
+	if err := cmp.Or(beforeErr, afterErr); err != nil {
+		err = revisionError(err)
+		if before != nil {
+			err = errors.Join(err, before.Close())
+		}
+		if r, ok := after.(*workspace.Revision); ok {
+			err = errors.Join(err, r.Close())
+		}
+		return nil, nil, err
 	}
 	return before, after, nil
 }
