@@ -83,3 +83,40 @@ func TestStamp(t *testing.T) {
 		t.Errorf("without git: %v %v", ok, err)
 	}
 }
+
+// While a build runs, a folder is moved away, another takes its place, is read, and the first one comes back: a listing is as
+// before, with old times, and what was read was of the other. Nothing is settled then.
+func TestStampAfterStray(t *testing.T) {
+	root := t.TempDir()
+	write(t, root, map[string]string{"a/f": "1", "other/f": "2"})
+	d := open(t, root, nil)
+	later := time.Now().Add(time.Hour)
+	swap := func() {
+		t.Helper()
+		for _, mv := range [][2]string{{"a", "away"}, {"other", "a"}, {"away", "other"}} {
+			if err := os.Rename(filepath.Join(root, mv[0]), filepath.Join(root, mv[1])); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := d.ReadFile("a/f"); err != nil {
+		t.Fatal(err)
+	}
+	before, settled := d.Stamp([]string{"a"}, later)
+	if !settled {
+		t.Error("what was read as listed is not settled")
+	}
+	swap()
+	text, err := d.ReadFile("a/f")
+	if err != nil || string(text) != "2" {
+		t.Fatalf("read %q, %v; want the other file", text, err)
+	}
+	swap()
+	after, settled := open(t, root, nil).Stamp([]string{"a"}, later)
+	if !settled || after != before {
+		t.Errorf("a new listing: settled %v, as before %v; want both, or this test shows nothing", settled, after == before)
+	}
+	if _, settled := d.Stamp([]string{"a"}, later); settled {
+		t.Error("settled, though another file was read")
+	}
+}
