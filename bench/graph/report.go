@@ -68,6 +68,17 @@ func (r *report) goals() []goal {
 			}
 		}
 		relative("load", "floor", "load", 1.3)
+		// What keeps a cache of files by their times, and asks git what is a source, does the other two as well.
+		if ours, ok := wall("mwbuild", "load"); ok {
+			sum := 0.0
+			for _, step := range []string{"load", "walk", "ls_files"} {
+				v, is := wall("floor", step)
+				sum, ok = sum+v, ok && is
+			}
+			if ok {
+				add("load / floor load + walk + ls_files", 1.3, ours/sum)
+			}
+		}
 		if 4*n < 100_000 {
 			relative("affected_warm", "turbo", "affected_warm", 0.5)
 			relative("affected_cold", "turbo", "affected_cold", 1)
@@ -128,7 +139,7 @@ func (r *report) table(w io.Writer) error {
 		if !g.Met {
 			verdict = "MISSED"
 		}
-		if _, err := fmt.Fprintf(w, "%6d packages  %-36s %8.2f  at most %6.1f  %s\n", g.Packages, g.What, g.Is, g.Most, verdict); err != nil {
+		if _, err := fmt.Fprintf(w, "%6d packages  %-38s %8.2f  at most %6.1f  %s\n", g.Packages, g.What, g.Is, g.Most, verdict); err != nil {
 			return err
 		}
 	}
