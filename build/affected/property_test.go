@@ -502,8 +502,9 @@ func dump(m *memTree) string {
 	return b.String()
 }
 
-// checkWhy holds the reason of every target against the trees: the file differs, the way from there is one of edges between
-// affected targets, and no target where another way begins is nearer.
+// checkWhy holds the reason of every target against the trees: the file differs, the way from there is one of edges, and
+// no target where another way begins is nearer. A target on the way may have no actions, and hand on what it is told: it is
+// not affected then.
 func checkWhy(t *rapid.T, res *affected.Result, before, after *whole) {
 	begins := map[string]bool{}
 	far := map[string]int{}
@@ -527,9 +528,6 @@ func checkWhy(t *rapid.T, res *affected.Result, before, after *whole) {
 			bad("the way does not end at the target")
 		}
 		for i, link := range c.Chain {
-			if changes[link.Label.String()] == "" {
-				bad(link.Label.String() + " is not affected")
-			}
 			if i > 0 && !slices.ContainsFunc(after.deps[link.Label.String()], func(e graph.Edge) bool {
 				return e.To.Label == c.Chain[i-1].Label && e.Attr == link.Attr
 			}) {
@@ -542,7 +540,7 @@ func checkWhy(t *rapid.T, res *affected.Result, before, after *whole) {
 		if changes[lab] == affected.Removed {
 			continue
 		}
-		if n := nearest(lab, begins, changes, after.deps); n != d {
+		if n := nearest(lab, begins, changes, after.deps); n >= 0 && n < d {
 			t.Fatalf("%s is %d from where the way begins, and %d from another one\nbefore %s\nafter %s", lab, d, n, dump(before.tree), dump(after.tree))
 		}
 	}
