@@ -231,7 +231,21 @@ func (e *goneError) Error() string {
 	if e.addr != "" {
 		where = "the engine at " + e.addr
 	}
-	return fmt.Sprintf("%s went away or cannot be reached (tried %d times): is it running?\n    %s", where, tries, e.reason())
+	msg := fmt.Sprintf("%s went away or cannot be reached (tried %d times): is it running?\n    %s", where, tries, e.reason())
+	if wantsCertificate(e.addr) {
+		msg += "\n    if it asks for a certificate, give one: tlscert and tlskey, or tlsdir, after the address"
+	}
+	return msg
+}
+
+// wantsCertificate tells whether addr is reached with TLS but without a certificate of ours. An engine that asks for one ends
+// the connection after the handshake of TLS 1.3, and whether its reason is read or the next write fails first, is chance.
+func wantsCertificate(addr string) bool {
+	u, err := url.Parse(addr)
+	if err != nil || u.Scheme != "tcp" || u.RawQuery == "" {
+		return false
+	}
+	return !u.Query().Has("tlscert") && !u.Query().Has("tlsdir")
 }
 
 func (e *goneError) Unwrap() error { return e.err }

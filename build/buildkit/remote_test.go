@@ -107,3 +107,21 @@ func TestGoneReason(t *testing.T) {
 		}
 	}
 }
+
+// Who gives no certificate is told how to, where one may be asked for.
+func TestGoneCertificate(t *testing.T) {
+	for addr, want := range map[string]bool{
+		"":                                       false,
+		"unix:///s":                              false,
+		"tcp://h:1":                              false,
+		"tcp://h:1?tlscacert=/ca.pem":            true,
+		"tcp://h:1?tlsservername=h":              true,
+		"tcp://h:1?tlsdir=/d":                    false,
+		"tcp://h:1?tlscert=/c.pem&tlskey=/k.pem": false,
+	} {
+		text := (&goneError{addr, errors.New("broken pipe")}).Error()
+		if got := strings.Contains(text, "tlsdir, after the address"); got != want || !strings.Contains(text, "broken pipe") {
+			t.Errorf("%q: %s", addr, text)
+		}
+	}
+}

@@ -29,7 +29,8 @@ func (a *app) aqueryCommand() *cobra.Command {
     mwbuild aquery 'deps(//extensions/Cite:image)'     and those that it needs
     mwbuild aquery --manifest //extensions/Cite:l10n   and all that a key is made of
 
-The expression is in the language of mwbuild query. The key of an action that reads what others make is known once these have run.`,
+The expression is in the language of mwbuild query. The key of an action that reads what others make is known once these have run.
+What enters keys from the command line is given as to a build: --config, --build-arg, and the --secret whose digest a step asks for.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if output != "text" && output != "json" {
 				return usagef("--output=%s: want text or json", output)
@@ -39,6 +40,7 @@ The expression is in the language of mwbuild query. The key of an action that re
 	}
 	f := c.Flags()
 	q.add(f)
+	a.handed.add(f)
 	f.BoolVar(&manifest, "manifest", false, "show every field that went into a key")
 	f.StringVar(&output, "output", "text", "text, or json: an array with an object for each action")
 	return c
@@ -92,6 +94,9 @@ func (a *app) aquery(ctx context.Context, q queryFlags, args []string, manifest,
 			return errReported
 		}
 		targets = loaded.Targets
+	}
+	if len(s.errs) == 0 {
+		a.warnOfBuildArgs(s.loader)
 	}
 	b, closeBuilder, err := o.builder(0, false)
 	if err != nil {

@@ -46,6 +46,7 @@ var table = map[string]row{
 	"cache":                         {reach: []string{"graph", buildkitLib, starlarkLib}},
 	"cache/store":                   {reach: []string{"graph", badgerLib, buildkitLib, starlarkLib}},
 	"internal/spell":                {modules: []string{}},
+	"internal/laid":                 {modules: []string{}},
 	"internal/layering":             {modules: []string{}},
 	"internal/livetest":             {modules: []string{}},
 	"internal/workspace":            {reach: []string{"cache", badgerLib, buildkitLib, starlarkLib}},

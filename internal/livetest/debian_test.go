@@ -92,7 +92,7 @@ var debian = once(func(dir string) (base, error) {
 func once[T any](make func(dir string) (T, error)) func(testing.TB) T {
 	made := sync.OnceValues(func() (t T, err error) {
 		dir, err := os.MkdirTemp(shared, "")
-		if err != nil {
+		if err = errors.Join(err, os.Chmod(dir, 0o755)); err != nil {
 			return t, err
 		}
 		return make(dir)

@@ -4,4 +4,6 @@
 // They need root, Debian's package mirror, and what .ci/setup installs (runc, skopeo, umoci) and builds (the pinned tools
 // of the module tools). Nothing of the user's reaches the binary: each test has a home, a cache and a temporary folder of
 // its own.
+//
+// TestSpine runs again, with engines of other kinds, those tests that hold with any.
 package livetest

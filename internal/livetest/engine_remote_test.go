@@ -161,7 +161,7 @@ func TestRemoteTLS(t *testing.T) {
 	for _, test := range []struct{ query, says string }{
 		{"", ""},
 		{"?tlsdir=" + bad, "certificate signed by unknown authority"},
-		{"?tlscacert=" + good + "/ca.pem", "certificate required"},
+		{"?tlscacert=" + good + "/ca.pem", "if it asks for a certificate, give one: tlscert and tlskey, or tlsdir"},
 		{"?tlsservername=127.0.0.1", "certificate signed by unknown authority"},
 		{"?tlsservername=other.test&tlsdir=" + good, "not other.test"},
 	} {
@@ -262,29 +262,11 @@ func TestBalancedEngines(t *testing.T) {
 	want := p.build("//...").digests()
 	count.n = map[string]int{}
 
-	addr, stats := freePort(t), filepath.Join(shortDir(t), "stats")
-	config := fmt.Sprintf("global\n stats socket %s\ndefaults\n mode tcp\n timeout connect 2s\n timeout client 1h\n timeout server 1h\n retries 3\n option redispatch 1\n"+
-		"listen engines\n bind %s\n balance roundrobin\n", stats, addr)
-	var engines []*exec.Cmd
-	for i := range 3 {
-		at := freePort(t)
-		engines = append(engines, engineAt(t, "tcp://"+at))
-		config += fmt.Sprintf(" server e%d %s check inter 500ms\n", i, at)
-	}
-	file := filepath.Join(shortDir(t), "haproxy.cfg")
-	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	haproxy := "/usr/sbin/haproxy"
-	if !isFile(haproxy) {
-		haproxy = tool(t, "haproxy")
-	}
-	serve(t, addr, exec.Command(haproxy, "-f", file, "-db"))
-
+	addr, stats, engines := balanced(t, 3)
 	q := p.freshCache()
 	build := q.start("//...", "--builder", "tcp://"+addr, "--jobs", "6", "--output=json")
 	until(t, 60*time.Second, "six steps run", func() bool { return count.total() >= 6 })
-	engines[1].Process.Kill()
+	engines[1].cmd.Process.Kill()
 	r := build.wait()
 	if r.code != 0 {
 		t.Fatalf("with one of three engines killed: exit code %d\n%s", r.code, r.stderr)
@@ -293,11 +275,12 @@ func TestBalancedEngines(t *testing.T) {
 		t.Errorf("digests (-embedded +balanced):\n%s", diff)
 	}
 	lost := count.total() - steps - 1
-	t.Logf("%v; %d steps were begun twice; sessions: %v", r.took, lost, sessions(t, stats))
+	begun, _ := sessions(t, stats)
+	t.Logf("%v; %d steps were begun twice; sessions: %v", r.took, lost, begun)
 	if lost < 1 || lost > 3 {
 		t.Errorf("the killed engine lost %d steps of 6 that ran on three: %v", lost, count.n)
 	}
-	for e, n := range sessions(t, stats) {
+	for e, n := range begun {
 		if n < 2 {
 			t.Errorf("engine %s got %d connections, of %d steps", e, n, steps)
 		}
@@ -308,13 +291,43 @@ func TestBalancedEngines(t *testing.T) {
 	}
 
 	// With none left, that is what it says.
-	engines[0].Process.Kill()
-	engines[2].Process.Kill()
+	engines[0].cmd.Process.Kill()
+	engines[2].cmd.Process.Kill()
 	p.freshCache().fails(1, []string{"the engine at tcp://" + addr, "is it running?"}, "//:s0", "--builder", "tcp://"+addr)
 }
 
-// sessions are how many connections each of a balancer's servers got.
-func sessions(t *testing.T, socket string) map[string]int {
+// A backend is an engine behind a balancer.
+type backend struct {
+	addr string
+	cmd  *exec.Cmd
+}
+
+// balanced starts n engines behind HAProxy at addr, which tells about them at the socket stats.
+func balanced(t *testing.T, n int) (addr, stats string, engines []backend) {
+	t.Helper()
+	dir := shortDir(t)
+	addr, stats = freePort(t), filepath.Join(dir, "stats")
+	config := fmt.Sprintf("global\n stats socket %s\ndefaults\n mode tcp\n timeout connect 2s\n timeout client 1h\n timeout server 1h\n retries 3\n option redispatch 1\n"+
+		"listen engines\n bind %s\n balance roundrobin\n", stats, addr)
+	for i := range n {
+		at := freePort(t)
+		engines = append(engines, backend{"tcp://" + at, engineAt(t, "tcp://"+at)})
+		config += fmt.Sprintf(" server e%d %s check inter 500ms\n", i, at)
+	}
+	file := filepath.Join(dir, "haproxy.cfg")
+	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	haproxy := "/usr/sbin/haproxy"
+	if !isFile(haproxy) {
+		haproxy = tool(t, "haproxy")
+	}
+	serve(t, addr, exec.Command(haproxy, "-f", file, "-db"))
+	return addr, stats, engines
+}
+
+// sessions are how many connections each of a balancer's servers ever got, and has now.
+func sessions(t *testing.T, socket string) (ever, now map[string]int) {
 	t.Helper()
 	c, err := net.Dial("unix", socket)
 	if err != nil {
@@ -326,11 +339,12 @@ func sessions(t *testing.T, socket string) map[string]int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := map[string]int{}
+	ever, now = map[string]int{}, map[string]int{}
 	for _, row := range rows[1:] {
 		if strings.HasPrefix(row[1], "e") {
-			n[row[1]], _ = strconv.Atoi(row[7]) // stot
+			now[row[1]], _ = strconv.Atoi(row[4])  // scur
+			ever[row[1]], _ = strconv.Atoi(row[7]) // stot
 		}
 	}
-	return n
+	return ever, now
 }

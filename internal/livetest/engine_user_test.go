@@ -49,13 +49,9 @@ func ordinaryUser(t *testing.T, name, archive string, useradd ...string) *ordina
 		u.checkClean()
 		exec.Command("userdel", name).Run()
 	})
-	who, err := user.Lookup(name)
-	if err != nil {
+	if u.cred, err = credential(name); err != nil {
 		t.Fatal(err)
 	}
-	uid, _ := strconv.ParseUint(who.Uid, 10, 32)
-	gid, _ := strconv.ParseUint(who.Gid, 10, 32)
-	u.cred = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 	for text, b := range map[string]func(testing.TB) base{"BASE": busybox, "DEBIAN": debian} {
 		if strings.Contains(archive, text) {
 			got := b(t)
@@ -80,6 +76,20 @@ func ordinaryUser(t *testing.T, name, archive string, useradd ...string) *ordina
 	command(t, "", "chown", "-R", name+":", home)
 	command(t, "", "chmod", "-R", "a+rX", home)
 	return u
+}
+
+// credential is what makes a process that of a user.
+func credential(name string) (*syscall.Credential, error) {
+	who, err := user.Lookup(name)
+	if err != nil {
+		return nil, err
+	}
+	uid, err := strconv.ParseUint(who.Uid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	gid, err := strconv.ParseUint(who.Gid, 10, 32)
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, err
 }
 
 // cmd is mwbuild as the user, not yet started. The path is that of an ordinary user: without sbin.

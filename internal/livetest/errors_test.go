@@ -114,7 +114,7 @@ func TestFullDisk(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			p := workspace(t, plainWorkspace)
 			random := make([]byte, 4<<20)
-			if _, err := randomness.Read(random); err != nil {
+			if _, err := randomness(t).Read(random); err != nil {
 				t.Fatal(err)
 			}
 			p.write("a.txt", string(random))
@@ -170,7 +170,7 @@ func TestReadOnlyCache(t *testing.T) {
 	if got := r.digests(); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("read-only %v, before %v", got, want)
 	}
-	tarball := filepath.Join(t.TempDir(), "image.tar")
+	tarball := filepath.Join(shortDir(t), "image.tar")
 	p.ok("//:image", "-o", "type=oci,compression=none,dest="+tarball)
 	if got := layerFiles(t, tarball); !slices.Equal(got, []string{"data/a.txt=a\n"}) {
 		t.Errorf("exported %q", got)

@@ -4,6 +4,7 @@ package livetest
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,12 +45,21 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(shared)
+	if err := host.read(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	binary = filepath.Join(shared, "mwbuild")
 	if out, err := exec.Command("go", "build", "-o", binary, "../../cmd/mwbuild").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building mwbuild: %v\n%s", err, out)
 		return 1
 	}
-	return m.Run()
+	code := m.Run()
+	if err := host.keep(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
 }
 
 // tool returns the path of a program: a pinned one from .bin, else the system's.
@@ -106,7 +116,7 @@ func newPlace(t testing.TB, dir string) *place {
 			t.Fatal(err)
 		}
 	}
-	p.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + p.tmp, "LC_ALL=C.UTF-8"}
+	p.env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + p.tmp, "LC_ALL=C.UTF-8"}, host.Env...)
 	t.Cleanup(func() { p.checkClean() })
 	return p
 }
@@ -119,6 +129,9 @@ func shortDir(t testing.TB) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	return dir
 }
 
@@ -174,7 +187,8 @@ func (p *place) cmd(args ...string) *exec.Cmd {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = p.dir
 	cmd.Env = p.env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: host.cred}
+	p.give(args)
 	return cmd
 }
 
@@ -299,6 +313,7 @@ func parseReport(t testing.TB, stdout string) report {
 	if err := json.Unmarshal([]byte(stdout), &r); err != nil {
 		t.Fatalf("--output=json: %v\n%s", err, stdout)
 	}
+	host.saw(t, r)
 	return r
 }
 
@@ -381,6 +396,7 @@ func (p *place) checkClean() {
 	if !eventually(5*time.Second, look) {
 		p.t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
 	}
+	host.check(p)
 }
 
 func eventually(limit time.Duration, f func() bool) bool {
@@ -455,5 +471,5 @@ func lines(s string) []string {
 	return slices.DeleteFunc(strings.Split(s, "\n"), func(l string) bool { return l == "" })
 }
 
-// randomness is the same in each run.
-var randomness = rand.NewChaCha8([32]byte{})
+// randomness is the same in each run of a test.
+func randomness(t testing.TB) *rand.ChaCha8 { return rand.NewChaCha8(sha256.Sum256([]byte(t.Name()))) }

@@ -81,7 +81,7 @@ func testAccepted(t *testing.T, p *place, built report, images []string) {
 	for _, label := range images {
 		digest := built.digest(t, label)
 		name := reg.addr + "/" + strings.ToLower(strings.Trim(strings.ReplaceAll(label, ":", "/"), "/"))
-		layout := filepath.Join(t.TempDir(), "layout")
+		layout := filepath.Join(shortDir(t), "layout")
 		p.ok(label, "-o", "type=oci,dest="+layout, "--push", name+":v1")
 		if got := strings.TrimSpace(command(t, "", skopeo, "inspect", "--format", "{{.Digest}}", "oci:"+layout)); got != digest {
 			t.Errorf("%s: skopeo sees %s in the layout, mwbuild built %s", label, got, digest)
@@ -93,7 +93,7 @@ func testAccepted(t *testing.T, p *place, built report, images []string) {
 		// Fast: crane's validator reads gzip alone, and the layers are zstd.
 		command(t, "", crane, "validate", "--fast", "--remote", name+"@"+digest)
 		// skopeo reads every layer, and compares it with what manifest and configuration say.
-		command(t, "", skopeo, "copy", "--dest-decompress", "oci:"+layout, "dir:"+filepath.Join(t.TempDir(), "unpacked"))
+		command(t, "", skopeo, "copy", "--dest-decompress", "oci:"+layout, "dir:"+filepath.Join(shortDir(t), "unpacked"))
 	}
 }
 
@@ -124,7 +124,7 @@ func exclusions(t *testing.T, start, end string) (patterns []string) {
 // testUnpacked compares what umoci unpacks of //:wiki with what git tracks, file by file. Which files are left out is
 // found by git's own matching of the documented patterns.
 func testUnpacked(t *testing.T, p *place, components []string) {
-	layout, bundle := filepath.Join(t.TempDir(), "layout"), filepath.Join(t.TempDir(), "bundle")
+	layout, bundle := filepath.Join(shortDir(t), "layout"), filepath.Join(t.TempDir(), "bundle")
 	p.ok("//:wiki", "-o", "type=oci,compression=gzip,dest="+layout)
 	reg := registry(t)
 	command(t, "", tool(t, "crane"), "push", layout, reg.addr+"/wiki:gzip")
@@ -307,7 +307,7 @@ func testPush(t *testing.T, p *place) {
 	if got := reg.uploads(); got != 40 {
 		t.Errorf("the registry got %d blobs, want 39 layers and a config", got)
 	}
-	layout := filepath.Join(t.TempDir(), "pulled")
+	layout := filepath.Join(shortDir(t), "pulled")
 	command(t, "", tool(t, "crane"), "pull", "--format=oci", wiki+"@"+digest, layout)
 	if got := strings.TrimSpace(command(t, "", tool(t, "skopeo"), "inspect", "--format", "{{.Digest}}", "oci:"+layout)); got != digest {
 		t.Errorf("pulled %s, want %s", got, digest)

@@ -105,10 +105,10 @@ a
 	command(t, "", tool(t, "crane"), "validate", "--fast", "--remote", target+"@"+built.digest(t, "//:image"))
 
 	// A step needs them, an export too.
-	tarball := filepath.Join(t.TempDir(), "env.tar")
+	tarball := filepath.Join(shortDir(t), "env.tar")
 	p.ok("//:step", "-o", "type=oci,compression=none,dest="+tarball)
 	if got := strings.Join(layerFiles(t, tarball), ""); got != "env=base\nmore\n" {
 		t.Errorf("the step made %q", got)
 	}
-	p.freshCache().ok("//:image", "-o", "type=oci,dest="+filepath.Join(t.TempDir(), "layout"))
+	p.freshCache().ok("//:image", "-o", "type=oci,dest="+filepath.Join(shortDir(t), "layout"))
 }

@@ -77,7 +77,7 @@ func TestGenrule(t *testing.T) {
 	}
 	p.build("//...").wantActions(t, 0, false)
 
-	tarball := filepath.Join(t.TempDir(), "image.tar")
+	tarball := filepath.Join(shortDir(t), "image.tar")
 	p.ok("//:scratch", "-o", "type=oci,compression=none,dest="+tarball)
 	want := "data/made/greeting=hello\n data/made/link->greeting data/upper.txt=SOME WORDS\n data/words.txt=some words\n"
 	if got := strings.Join(layerFiles(t, tarball), " "); got != want {
@@ -156,7 +156,7 @@ genrule(name = "sums", srcs = glob(["*.txt"]), outs = ["sums"], cmd = "sha256sum
 -- a.txt --
 -- b.txt --
 `, b.tar, b.digest))
-	tarball := filepath.Join(t.TempDir(), "sums.tar")
+	tarball := filepath.Join(shortDir(t), "sums.tar")
 	p.ok("//:sums", "-o", "type=oci,compression=none,dest="+tarball)
 	const empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 	want := "sums=" + empty + "  a.txt\n" + empty + "  b.txt\n644\n644\n"
@@ -264,7 +264,7 @@ func buildctl(t *testing.T, p *place, addr, target string) solve {
 	if !ok {
 		t.Fatalf("mwbuild llb %s prints no buildctl command:\n%s", target, r.stderr)
 	}
-	out := t.TempDir()
+	out := shortDir(t)
 	script := strings.ReplaceAll("exec buildctl --addr "+addr+" build --progress rawjson --metadata-file meta "+strings.TrimSpace(line), "OUT.tar", "out.tar")
 	cmd := exec.Command("/bin/sh", "-c", script)
 	cmd.Dir = out
@@ -410,10 +410,10 @@ func TestKill(t *testing.T) {
 		const n = 8
 		var build strings.Builder
 		p := workspace(t, "")
-		random := make([]byte, 24<<20)
+		random, source := make([]byte, 24<<20), randomness(t)
 		for i := range n {
 			fmt.Fprintf(&build, "layer(name = \"l%d\", srcs = [\"f%d\"])\n", i, i)
-			if _, err := io.ReadFull(randomness, random); err != nil {
+			if _, err := io.ReadFull(source, random); err != nil {
 				t.Fatal(err)
 			}
 			p.write(fmt.Sprintf("f%d", i), string(random))
@@ -442,7 +442,7 @@ func TestKill(t *testing.T) {
 		if got := p.build("//:image").digests(); fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("after kills %v, in a fresh cache %v", got, want)
 		}
-		tarball := filepath.Join(t.TempDir(), "image.tar")
+		tarball := filepath.Join(shortDir(t), "image.tar")
 		p.ok("//:image", "-o", "type=oci,compression=none,dest="+tarball)
 		p.build("//:image").wantActions(t, 0, false)
 	})

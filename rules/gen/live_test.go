@@ -16,25 +16,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/mwbuild/mwbuild/internal/laid"
 	"github.com/mwbuild/mwbuild/starlark/buildfile"
 )
-
-// realTree returns a real tree: $MEDIAWIKI_TREE, with or without BUILD files, else one that examples/mediawiki/lay lays.
-func realTree(t *testing.T) string {
-	if dir := os.Getenv("MEDIAWIKI_TREE"); dir != "" {
-		return dir
-	}
-	dir := filepath.Join(t.TempDir(), "mediawiki")
-	if out, err := exec.Command("../../examples/mediawiki/lay", dir).CombinedOutput(); err != nil {
-		t.Fatalf("lay: %v\n%s", err, out)
-	}
-	return dir
-}
 
 // The graph that Generate infers from a real tree is what an independent reading of manifests and a grep for isLoaded give: no
 // edge is missed, none invented. The table shows both.
 func TestGraphOfRealTree(t *testing.T) {
-	root := realTree(t)
+	root := laid.Tree(t, "trixie")
 	got := map[string][2][]string{} // folder to deps and soft_deps
 	res := generate(t, root)
 	files := map[string][]byte{}
@@ -105,7 +94,7 @@ func TestGraphOfRealTree(t *testing.T) {
 
 // The components of localisation of a real tree are those that PHP's glob finds, in its order.
 func TestL10nOfRealTree(t *testing.T) {
-	root := realTree(t)
+	root := laid.Tree(t, "trixie")
 	src, err := os.ReadFile(filepath.Join(root, "BUILD"))
 	for _, c := range generate(t, root).Changes {
 		if c.Path == "BUILD" {

@@ -19,6 +19,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mwbuild/mwbuild/internal/laid"
 	"github.com/mwbuild/mwbuild/rules/l10n/php"
 )
 
@@ -342,7 +343,7 @@ func TestAgainstPHP(t *testing.T) {
 // Every message file of two releases, and every other JSON file, is read as PHP reads it.
 func TestFilesAgainstPHP(t *testing.T) {
 	for _, suite := range []string{"trixie", "bookworm"} {
-		root := tree(t, suite)
+		root := laid.Tree(t, suite)
 		var files []string
 		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if err == nil && d.Type().IsRegular() && strings.HasSuffix(path, ".json") {
@@ -382,19 +383,6 @@ func TestFilesAgainstPHP(t *testing.T) {
 func sha(s string) string {
 	sum := sha1.Sum([]byte(s))
 	return hex.EncodeToString(sum[:])
-}
-
-// tree lays MediaWiki of a Debian suite. $MEDIAWIKI_TREE_TRIXIE and its like name one that is there already.
-func tree(t *testing.T, suite string) string {
-	t.Helper()
-	if dir := os.Getenv("MEDIAWIKI_TREE_" + strings.ToUpper(suite)); dir != "" {
-		return dir
-	}
-	dir := filepath.Join(t.TempDir(), suite)
-	if out, err := exec.Command("../../../examples/mediawiki/lay", dir, suite).CombinedOutput(); err != nil {
-		t.Fatalf("lay: %v\n%s", err, out)
-	}
-	return dir
 }
 
 // All message files at once, from memory.

@@ -21,6 +21,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/mwbuild/mwbuild/internal/laid"
 )
 
 // evaluator answers each line, a file's name or a source in base64 behind "=", with the variables that including it leaves,
@@ -134,16 +136,6 @@ func sorted(vars *Array) string {
 	return string(AppendSerialize(nil, s))
 }
 
-// tree lays MediaWiki of a Debian suite.
-func tree(t testing.TB, suite string) string {
-	t.Helper()
-	dir := filepath.Join(t.TempDir(), "mediawiki")
-	if out, err := exec.Command("../../../examples/mediawiki/lay", dir, suite).CombinedOutput(); err != nil {
-		t.Fatalf("lay: %v\n%s", err, out)
-	}
-	return dir
-}
-
 // localisation finds the PHP files of a tree that localisation reads, and the constants of namespaces: core's, and those of extensions.
 func localisation(t testing.TB, root string) (files []string, core, all map[string]Value) {
 	t.Helper()
@@ -197,7 +189,7 @@ func localisation(t testing.TB, root string) (files []string, core, all map[stri
 func TestRealTrees(t *testing.T) {
 	for _, suite := range []string{"trixie", "bookworm"} {
 		t.Run(suite, func(t *testing.T) {
-			root := tree(t, suite)
+			root := laid.Tree(t, suite)
 			files, core, all := localisation(t, root)
 			if len(files) < 400 || len(all) <= len(core) {
 				t.Fatalf("%d files, %d constants of core, %d in all", len(files), len(core), len(all))
@@ -248,7 +240,7 @@ func TestRealTrees(t *testing.T) {
 
 // BenchmarkRealMessages reads all Messages files of a real tree: all variables of them, and fallback alone.
 func BenchmarkRealMessages(b *testing.B) {
-	files, consts, _ := localisation(b, tree(b, "trixie"))
+	files, consts, _ := localisation(b, laid.Tree(b, "trixie"))
 	var srcs [][]byte
 	size := int64(0)
 	for _, f := range files {
@@ -377,7 +369,7 @@ func TestStaticArrayAgainstMediaWiki(t *testing.T) {
 				as = append(as, a)
 				lines = append(lines, base64.StdEncoding.EncodeToString(AppendSerialize(nil, a)))
 			}
-			for i, answer := range run(t, staticWriter, lines, filepath.Join(tree(t, suite),
+			for i, answer := range run(t, staticWriter, lines, filepath.Join(laid.Tree(t, suite),
 				"includes/libs/StaticArrayWriter.php")) {
 				want, _ := base64.StdEncoding.DecodeString(answer)
 				got := "<?php\n// x\nreturn " + string(AppendStaticArray(nil, as[i], 0, suite == "trixie")) + ";\n"

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/mwbuild/mwbuild/internal/laid"
 )
 
 // reference runs the classes of the tree that is its argument. It reads one rule per line, in base64, and answers in JSON:
@@ -63,7 +65,7 @@ func TestAgainstMediaWiki(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, suite := range []string{"trixie", "bookworm"} {
-		root := tree(t, suite)
+		root := laid.Tree(t, suite)
 		var stdout, stderr bytes.Buffer
 		cmd := exec.Command("php", script, root)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(lines.String()), &stdout, &stderr
@@ -177,17 +179,4 @@ func randomRules(n int) []string {
 		all = append(all, b.String())
 	}
 	return append(all, "", " ", "@integer", "n", "n=1", "n = 1 and", "n is not", "n not")
-}
-
-// tree lays MediaWiki of a Debian suite. $MEDIAWIKI_TREE_TRIXIE and its like name one that is there already.
-func tree(t *testing.T, suite string) string {
-	t.Helper()
-	if dir := os.Getenv("MEDIAWIKI_TREE_" + strings.ToUpper(suite)); dir != "" {
-		return dir
-	}
-	dir := filepath.Join(t.TempDir(), suite)
-	if out, err := exec.Command("../../../examples/mediawiki/lay", dir, suite).CombinedOutput(); err != nil {
-		t.Fatalf("lay: %v\n%s", err, out)
-	}
-	return dir
 }
