@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"runtime"
@@ -34,17 +35,22 @@ import (
 	"github.com/mwbuild/mwbuild/internal/workspace"
 )
 
-// A Builder builds targets of one workspace. All but Natives, Jobs and KeepGoing must be set.
+// A Builder builds targets of one workspace. All but Natives, NativeLayers, Fetch, Jobs and KeepGoing must be set.
 type Builder struct {
-	Root      string // absolute path of the workspace
-	Tree      *workspace.Disk
-	Store     *store.Store
-	Records   *Records
-	Engine    *buildkit.Engine
-	Display   *progress.Display
-	Natives   map[string]Native // by kind
-	Jobs      int               // how many actions run at once; 0 is one for each processor
-	KeepGoing bool              // build what can be built after a failure
+	Root    string // absolute path of the workspace
+	Tree    *workspace.Disk
+	Store   *store.Store
+	Records *Records
+	Engine  *buildkit.Engine
+	Display *progress.Display
+	Natives map[string]Native // by kind
+	// NativeLayers are the functions of native actions that make a layer, by kind.
+	NativeLayers map[string]NativeLayer
+	// Fetch opens a download where it may be had; how many bytes it has and what they are is checked. Its error says what
+	// to do. Several goroutines call it.
+	Fetch     func(ctx context.Context, d action.Download) (io.ReadCloser, error)
+	Jobs      int  // how many actions run at once; 0 is one for each processor
+	KeepGoing bool // build what can be built after a failure
 	Log       *slog.Logger
 	Secrets   map[string][]byte   // values that steps may ask for, by id
 	SSH       map[string][]string // ssh agents likewise: sockets or keys, the user's own agent where there are none
@@ -54,6 +60,7 @@ type Builder struct {
 
 	spool    spool
 	crowd    crowd
+	fetches  fetches
 	receiver Receiver            // of BuildFiles
 	wanted   map[graph.File]bool // what it receives
 }
@@ -126,7 +133,7 @@ func (b *Builder) Build(ctx context.Context, targets []*graph.Target) (*Result, 
 
 // HasFiles tells whether t stands for files that Natives make, which BuildFiles can build.
 func HasFiles(t *graph.Target) bool {
-	return len(t.Files) > 0 && !slices.ContainsFunc(t.Files, func(f graph.File) bool { return f.From.Kind() != "Native" })
+	return len(t.Files) > 0 && !slices.ContainsFunc(t.Files, func(f graph.File) bool { return f.From == nil || !f.From.MakesFiles() })
 }
 
 // BuildFiles makes the files that t stands for, and hands each to to once: as soon as it is made, or in the end where its
@@ -330,7 +337,7 @@ func (f *failures) sorted() []error {
 }
 
 // native tells whether s is one of those actions that are short and many.
-func native(s *plan.Step) bool { return s.Node.Kind() == "Native" }
+func native(s *plan.Step) bool { return s.Node.MakesFiles() }
 
 // reads tells whether s is a native action that reads files of the workspace.
 func reads(s *plan.Step) bool {

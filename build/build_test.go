@@ -32,6 +32,8 @@ type lab struct {
 	root    string
 	cache   string
 	natives map[string]Native
+	layers  map[string]NativeLayer
+	fetch   func(context.Context, action.Download) (io.ReadCloser, error)
 	ran     int // executions of the native action
 	jobs    int
 }
@@ -99,7 +101,7 @@ func (l *lab) builder(ctx context.Context, keepGoing bool, f func(*Builder) erro
 	defer display.Close()
 	return f(&Builder{
 		Root: l.root, Tree: tree, Store: st, Records: records, Engine: buildkit.New(buildkit.Options{}), Display: display,
-		Natives: l.natives, Jobs: l.jobs, KeepGoing: keepGoing, Log: slog.New(slog.DiscardHandler),
+		Natives: l.natives, NativeLayers: l.layers, Fetch: l.fetch, Jobs: l.jobs, KeepGoing: keepGoing, Log: slog.New(slog.DiscardHandler),
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -19,18 +20,22 @@ import (
 	"github.com/mwbuild/mwbuild/build/image"
 	"github.com/mwbuild/mwbuild/build/image/layer"
 	"github.com/mwbuild/mwbuild/build/image/transport"
+	"github.com/mwbuild/mwbuild/build/lower"
 	"github.com/mwbuild/mwbuild/build/plan"
 	"github.com/mwbuild/mwbuild/graph"
 	"github.com/mwbuild/mwbuild/graph/action"
 	"github.com/mwbuild/mwbuild/internal/workspace"
 )
 
+// ErrTimeout is wrapped by the error of a step that was still running after its timeout.
+var ErrTimeout = errors.New("timeout")
+
 // execute makes the output of s.
 func (b *Builder) execute(ctx context.Context, p *plan.Plan, s *plan.Step) (r *plan.Record, err error) {
 	n := s.Node
-	switch n.Kind() {
-	case "Run": // the engine shows its own steps
-	case "Native":
+	switch {
+	case n.Kind() == "Run": // the engine shows its own steps
+	case n.MakesFiles():
 		b.crowd.begin(b.Display, n)
 		defer func() { b.crowd.end(n, err) }()
 	default:
@@ -46,7 +51,11 @@ func (b *Builder) execute(ctx context.Context, p *plan.Plan, s *plan.Step) (r *p
 	case *action.Run:
 		r, err = b.runStep(ctx, n, do, record)
 	case *action.Native:
-		r, err = b.native(ctx, s, do)
+		if do.Layer {
+			r, err = b.nativeLayer(ctx, n, do)
+		} else {
+			r, err = b.native(ctx, s, do)
+		}
 	case *action.Image:
 		r, err = b.image(ctx, do, record)
 	}
@@ -96,7 +105,7 @@ func (b *Builder) pack(ctx context.Context, do *action.Layer, record func(*actio
 				le = layer.Entry{Path: e.Dest, Owner: do.Owner, Kind: layer.Symlink, Target: f.Target}
 			}
 			entries = append(entries, le)
-		case e.From != nil && e.From.Kind() == "Native":
+		case e.From != nil && e.From.MakesFiles():
 			f := record(e.From).File(e.Path)
 			le := layer.Entry{Path: e.Dest, Owner: do.Owner, Size: f.Size, Open: func() (io.ReadCloser, error) {
 				m, err := b.remake(ctx, e.From, f)
@@ -212,9 +221,15 @@ func (b *Builder) runStep(ctx context.Context, n *action.Node, do *action.Run, r
 	switch {
 	case err != nil && ctx.Err() == nil && errors.Is(solve.Err(), context.DeadlineExceeded):
 		return nil, &graph.Error{Pos: n.Pos, Label: n.Label, Msg: fmt.Sprintf("the command was still running after %s, its timeout", do.Timeout),
-			Hints: []string{"what it printed: mwbuild log " + n.Label, "give it a longer timeout if it was not stuck"}}
+			Hints: []string{"what it printed: mwbuild log " + n.Label, "give it a longer timeout if it was not stuck"}, Err: ErrTimeout}
 	case err != nil:
 		return nil, stepError(n, do, err)
+	}
+	if do.Changes {
+		return b.changes(ctx, do, record(do.Root).Image, res.Layer)
+	}
+	if res.Layer.Digest == "" {
+		return nil, errors.New("the engine handed back no layer")
 	}
 	made := image.Layer{Descriptor: res.Layer, DiffID: res.DiffID}
 	c, err := layer.Open(ctx, b.Store.Content(), made.Descriptor)
@@ -228,4 +243,25 @@ func (b *Builder) runStep(ctx context.Context, n *action.Node, do *action.Run, r
 		}
 	}
 	return &plan.Record{Layers: []image.Layer{made}}, nil
+}
+
+// changes packs what a step changed in its root.
+func (b *Builder) changes(ctx context.Context, do *action.Run, root *image.Image, diff ocispecs.Descriptor) (*plan.Record, error) {
+	epoch := time.Unix(0, 0)
+	if s := do.Env["SOURCE_DATE_EPOCH"]; s != "" {
+		n, err := strconv.ParseInt(s, 10, 33)
+		if err != nil || n < 0 {
+			return nil, fmt.Errorf("SOURCE_DATE_EPOCH: %q: want seconds since 1970", s)
+		}
+		epoch = time.Unix(n, 0)
+	}
+	var below []ocispecs.Descriptor
+	for _, l := range root.Layers {
+		below = append(below, l.Descriptor)
+	}
+	l, err := layer.Changes(ctx, b.Store, below, diff, lower.OwnPlaces(*do), epoch)
+	if err != nil {
+		return nil, err
+	}
+	return &plan.Record{Layers: []image.Layer{l}}, nil
 }

@@ -139,6 +139,11 @@ func Describe(n *action.Node, c plan.Change) string {
 		}
 		return "file " + what + verb
 	}
+	if kind == "download" && c.Old == nil {
+		return "download " + downloadName(n, what) + " was added"
+	} else if kind == "download" && c.New == nil {
+		return "download " + downloadName(n, what) + " was removed"
+	}
 	if kind == "file" {
 		name := sourceName(n, what)
 		switch {
@@ -166,6 +171,18 @@ func Describe(n *action.Node, c plan.Change) string {
 		return fmt.Sprintf("%s was removed: %s", c.Name, short(*c.Old))
 	}
 	return fmt.Sprintf("%s changed from %s to %s", c.Name, short(*c.Old), short(*c.New))
+}
+
+// downloadName is what people call a download of n, or its digest where n has it no more.
+func downloadName(n *action.Node, sum string) string {
+	if do, ok := n.Do.(*action.Native); ok {
+		for _, d := range do.Downloads {
+			if d.SHA256 == sum {
+				return d.Name
+			}
+		}
+	}
+	return short("sha256:" + sum)
 }
 
 // sourceName is the workspace's name of the file that n puts at dest, or put there when it was still in the workspace: then

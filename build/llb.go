@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/containerd/platforms"
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -18,8 +19,8 @@ import (
 	"github.com/mwbuild/mwbuild/graph/action"
 )
 
-// root returns the image that n made as package lower takes it. Only an imported image may hold whiteouts, so only its
-// layers need be stacked in order; those put on it are merged.
+// root returns the image that n made as package lower takes it. Only an imported image and what a step changed may hold
+// whiteouts, so only layers up to these need be stacked in order; those put on them are merged.
 func root(n *action.Node, record func(*action.Node) *plan.Record) (lower.Root, error) {
 	im := record(n).Image
 	var cfg ocispecs.Image
@@ -30,10 +31,19 @@ func root(n *action.Node, record func(*action.Node) *plan.Record) (lower.Root, e
 		Layers: lowerLayers(im.Layers), Platform: platforms.Format(cfg.Platform),
 		Env: cfg.Config.Env, WorkingDir: cfg.Config.WorkingDir, User: cfg.Config.User,
 	}
-	for at := n; at != nil; at = at.Do.(*action.Image).Base {
-		if at.Do.(*action.Image).Import != nil {
-			r.BaseLayers = len(record(at).Image.Layers)
+	for at := n; at != nil && r.BaseLayers == 0; {
+		do := at.Do.(*action.Image)
+		upTo := len(record(at).Image.Layers)
+		if do.Import != nil {
+			r.BaseLayers = upTo
 		}
+		for i, l := range slices.Backward(do.Layers) {
+			if run, ok := l.Do.(*action.Run); ok && run.Changes {
+				r.BaseLayers = upTo - (len(do.Layers) - 1 - i)
+				break
+			}
+		}
+		at = do.Base
 	}
 	return r, nil
 }

@@ -209,7 +209,8 @@ func (s *session) manifest(k plan.Key) (*plan.Manifest, error) {
 	return m, nil
 }
 
-// Blobs calls f with every blob that a record names, whatever workspace made it.
+// Blobs calls f with every blob that a record names, whatever workspace made it, downloads included: with them an action runs
+// again where nobody has them any more.
 func (r *Records) Blobs(ctx context.Context, f func(digest.Digest)) error {
 	return r.session(ctx, func(s *session) error {
 		if s.db == nil {
@@ -228,6 +229,9 @@ func (r *Records) Blobs(ctx context.Context, f func(digest.Digest)) error {
 			}
 			for _, l := range layers {
 				f(l.Descriptor.Digest)
+			}
+			for _, d := range rec.Downloads {
+				f(d)
 			}
 			return nil
 		})

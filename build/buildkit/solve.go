@@ -58,7 +58,7 @@ type Request struct {
 // A Result is what a solve left in the request's store. The exporter's own manifest and configuration are there too,
 // even where only the layer was asked for; nothing refers to them.
 type Result struct {
-	Layer    ocispecs.Descriptor // the one layer; zero where Config was set
+	Layer    ocispecs.Descriptor // the one layer; zero where Config was set, or where the graph's result is empty
 	DiffID   digest.Digest
 	Manifest ocispecs.Descriptor // of the exported image
 	Layers   []ocispecs.Descriptor
@@ -227,6 +227,9 @@ func read(ctx context.Context, req Request, d digest.Digest) (Result, error) {
 	}
 	if err != nil {
 		return Result{}, fmt.Errorf("configuration of the result: %w", err)
+	}
+	if len(m.Layers) == 0 && len(img.RootFS.DiffIDs) == 0 {
+		return res, nil
 	}
 	if len(m.Layers) != 1 || len(img.RootFS.DiffIDs) != 1 {
 		return Result{}, fmt.Errorf("the result has %d layers, not one", len(m.Layers))

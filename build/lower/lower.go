@@ -10,6 +10,7 @@
 package lower
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -38,6 +39,8 @@ const StoreID = "mwbuild"
 const (
 	outDir   = "/out"
 	tmpDir   = "/tmp"
+	runDir   = "/run"  // of a step that keeps changes
+	rootHome = "/root" // likewise
 	hostname = "mwbuild"
 	// The path that an image without one gets. An engine would fill in its own, which may change with its version.
 	defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -58,8 +61,8 @@ type Layer struct {
 
 // A Root is a root filesystem with what its image says of processes in it.
 //
-// The first BaseLayers of Layers come from one image made elsewhere. They are stacked in order, whiteouts included; all
-// others are merged, and must hold no whiteouts. Where Remote is set the engine itself fetches the base layers from a
+// The first BaseLayers of Layers, those of an image made elsewhere and up to the last that a step's changes are, are stacked
+// in order, whiteouts included; all others are merged, and must hold no whiteouts. Where Remote is set the engine itself fetches the base layers from a
 // registry: their blobs need not be in the store.
 type Root struct {
 	Layers     []Layer
@@ -85,11 +88,18 @@ type Graph struct {
 // layer. mounts holds the layers of every node that r mounts; name is for the display.
 //
 // The step sees a read-only root, read-only mounts, an empty /tmp, and no network unless r.Network is set. Its
-// environment is the image's, HOME=/tmp, SOURCE_DATE_EPOCH=0, then r.Env; its user is the image's.
+// environment is the image's, HOME=/tmp, SOURCE_DATE_EPOCH=0, then r.Env; its user is the image's, or r.User.
+//
+// Where r.Changes is set, the result is instead what the step changed in its root, as the engine finds it: one layer or, where nothing
+// did, none. Then the root is writable, /run an empty tmpfs too, there is no /out, and HOME=/root for root.
 func Run(ctx context.Context, r action.Run, root Root, mounts map[*action.Node][]Layer, name string) (Graph, error) {
 	if len(r.Args) == 0 {
 		return Graph{}, fmt.Errorf("%s: a run step needs a command", name)
 	}
+	if r.Changes && len(r.Outs) > 0 {
+		return Graph{}, fmt.Errorf("%s: a step that keeps what it changes has no outs", name)
+	}
+	user := cmp.Or(r.User, root.User)
 	l, err := newLowering(root.Platform, name)
 	if err != nil {
 		return Graph{}, err
@@ -108,16 +118,24 @@ func Run(ctx context.Context, r action.Run, root Root, mounts map[*action.Node][
 	if !path.IsAbs(dir) {
 		return Graph{}, fmt.Errorf("%s: working directory %q is not absolute", name, dir)
 	}
-	st := rootfs.Dir(path.Clean(dir)).Hostname(hostname).User(root.User)
-	for _, kv := range environ(root.Env, r.Env) {
+	st := rootfs.Dir(path.Clean(dir)).Hostname(hostname).User(user)
+	home := tmpDir
+	if r.Changes && isRoot(user) {
+		home = rootHome
+	}
+	for _, kv := range environ(root.Env, r.Env, home) {
 		st = st.AddEnv(kv[0], kv[1])
 	}
 	opts := []llb.RunOption{
 		llb.Args(r.Args),
-		llb.ReadonlyRootFS(),
 		llb.AddMount(tmpDir, llb.Scratch(), llb.Tmpfs()),
 		llb.WithCustomName(name),
 		l.platform,
+	}
+	if r.Changes {
+		opts = append(opts, llb.AddMount(runDir, llb.Scratch(), llb.Tmpfs()))
+	} else {
+		opts = append(opts, llb.ReadonlyRootFS())
 	}
 	if !r.Network {
 		opts = append(opts, llb.Network(llb.NetModeNone))
@@ -127,6 +145,9 @@ func Run(ctx context.Context, r action.Run, root Root, mounts map[*action.Node][
 		dest := path.Clean(m.Dest)
 		if err := checkDest(dest); err != nil {
 			return Graph{}, fmt.Errorf("%s: %w", name, err)
+		}
+		if r.Changes && dest == runDir {
+			return Graph{}, fmt.Errorf("%s: mount %s: it belongs to the step itself; mount it elsewhere", name, m.Dest)
 		}
 		layers, ok := mounts[m.From]
 		if !ok {
@@ -144,14 +165,17 @@ func Run(ctx context.Context, r action.Run, root Root, mounts map[*action.Node][
 		}
 		opts = append(opts, llb.AddMount(dest, src, llb.Readonly))
 	}
-	extra, err := l.extras(r, root.User)
+	extra, err := l.extras(r, user)
 	if err != nil {
 		return Graph{}, fmt.Errorf("%s: %w", name, err)
 	}
 	run := st.Run(append(opts, extra...)...)
+	if r.Changes {
+		return l.marshal(ctx, llb.Diff(rootfs, run.Root(), l.platform, llb.WithCustomName(name+": keep changes")))
+	}
 
 	from := "/"
-	scratch, mountOpts := l.writable(root.User)
+	scratch, mountOpts := l.writable(user)
 	if len(mountOpts) > 0 {
 		from = outDir
 	}
@@ -169,16 +193,39 @@ func Run(ctx context.Context, r action.Run, root Root, mounts map[*action.Node][
 
 // writable is an empty folder that user can write to: the root of a mount would be root's.
 func (l *lowering) writable(user string) (llb.State, []llb.MountOption) {
-	if u, _, _ := strings.Cut(user, ":"); u == "" || u == "0" || u == "root" {
+	if isRoot(user) {
 		return llb.Scratch(), nil
 	}
 	return llb.Scratch().File(llb.Mkdir(outDir, 0o777, llb.WithCreatedTime(epoch)), l.platform, l.group()), []llb.MountOption{llb.SourcePath(outDir)}
 }
 
+func isRoot(user string) bool {
+	u, _, _ := strings.Cut(user, ":")
+	return u == "" || u == "0" || u == "root"
+}
+
+// OwnPlaces are the paths, relative to the root, where a step of r finds what an engine mounts there, and so nothing that it
+// changed.
+func OwnPlaces(r action.Run) []string {
+	own := []string{"dev", "proc", "sys", "run", "tmp", "etc/hosts", "etc/resolv.conf"}
+	for _, m := range r.Mounts {
+		own = append(own, path.Clean(m.Dest)[1:])
+	}
+	for _, c := range r.Caches {
+		own = append(own, c.Dest[1:])
+	}
+	for _, s := range r.Secrets {
+		if s.Dest != "" {
+			own = append(own, s.Dest[1:])
+		}
+	}
+	return own
+}
+
 // extras are the parts of a step that reach beyond it: caches, secrets and ssh agents.
 func (l *lowering) extras(r action.Run, user string) ([]llb.RunOption, error) {
 	var opts []llb.RunOption
-	taken := map[string]bool{}
+	taken := map[string]bool{runDir: r.Changes}
 	for _, m := range r.Mounts {
 		taken[path.Clean(m.Dest)] = true
 	}
@@ -251,7 +298,7 @@ func Image(ctx context.Context, root Root, name string) (Graph, error) {
 }
 
 // environ is the environment of a step, later entries replacing earlier ones in their place.
-func environ(image []string, set map[string]string) [][2]string {
+func environ(image []string, set map[string]string, home string) [][2]string {
 	env := [][2]string{{"PATH", defaultPath}}
 	add := func(k, v string) {
 		for i := range env {
@@ -267,7 +314,7 @@ func environ(image []string, set map[string]string) [][2]string {
 			add(k, v)
 		}
 	}
-	add("HOME", tmpDir)
+	add("HOME", home)
 	add("SOURCE_DATE_EPOCH", "0")
 	for _, k := range slices.Sorted(maps.Keys(set)) {
 		add(k, set[k])

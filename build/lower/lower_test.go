@@ -66,10 +66,23 @@ func TestGolden(t *testing.T) {
 		Secrets: []action.Secret{{ID: "file", Dest: "/run/secrets/file"}, {ID: "env", Env: "TOKEN", Keyed: true}},
 	}
 
+	changes := action.Run{
+		Args: []string{"/setup"}, Changes: true, User: "0:0", Env: map[string]string{"SOURCE_DATE_EPOCH": "1730000000"},
+		Mounts: []action.Mount{{From: one, Dest: "/mwbuild"}}, Caches: []action.Cache{{ID: "npm", Dest: "/npm"}}, Secrets: []action.Secret{{ID: "file", Dest: "/run/secrets/file"}},
+	}
+
 	for name, lowered := range map[string]func() (lower.Graph, error){
 		"run":        func() (lower.Graph, error) { return lower.Run(t.Context(), full, debian, mounts, "//:gen") },
 		"run_user":   func() (lower.Graph, error) { return lower.Run(t.Context(), small, user, nil, "//:gen") },
 		"run_beyond": func() (lower.Graph, error) { return lower.Run(t.Context(), beyond, user, nil, "//:gen") },
+		"run_changes": func() (lower.Graph, error) {
+			r := debian
+			r.User = "900:900"
+			return lower.Run(t.Context(), changes, r, mounts, "//:base")
+		},
+		"run_changes_user": func() (lower.Graph, error) {
+			return lower.Run(t.Context(), action.Run{Args: []string{"/setup"}, Changes: true}, user, nil, "//:base")
+		},
 		"run_scratch": func() (lower.Graph, error) {
 			return lower.Run(t.Context(), small, lower.Root{Platform: platform}, nil, "//:gen")
 		},
@@ -108,6 +121,18 @@ func TestGolden(t *testing.T) {
 				t.Errorf("%s; -update rewrites it (-want +got):\n%s", file, diff)
 			}
 		})
+	}
+}
+
+// Places where something is mounted are known, relative to the root.
+func TestOwnPlaces(t *testing.T) {
+	r := action.Run{
+		Mounts: []action.Mount{{Dest: "/a/b/"}}, Caches: []action.Cache{{Dest: "/npm"}},
+		Secrets: []action.Secret{{Dest: "/s"}, {Env: "S"}},
+	}
+	want := []string{"dev", "proc", "sys", "run", "tmp", "etc/hosts", "etc/resolv.conf", "a/b", "npm", "s"}
+	if diff := cmp.Diff(want, lower.OwnPlaces(r)); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -222,12 +247,15 @@ func TestErrors(t *testing.T) {
 			run:    action.Run{Args: sh, Mounts: []action.Mount{{From: n, Dest: "/x/"}}, Caches: []action.Cache{{ID: "c", Dest: "/x"}}},
 			mounts: known, want: "something else is mounted there",
 		},
-		"secret in /tmp": {run: action.Run{Args: sh, Secrets: []action.Secret{{ID: "s", Dest: "/tmp/s"}}}, want: "/tmp belongs to the step"},
-		"dir":            {run: action.Run{Args: sh, Dir: "x"}, want: "not absolute"},
-		"platform":       {run: action.Run{Args: sh}, root: lower.Root{Platform: "a/b/c/d"}, want: "platform"},
-		"base layers":    {run: action.Run{Args: sh}, root: lower.Root{BaseLayers: 1}, want: "1 base layers of 0"},
-		"no diff id":     {run: action.Run{Args: sh}, root: lower.Root{Layers: []lower.Layer{{Descriptor: layer("x").Descriptor}}}, want: "diff id missing"},
-		"bad sub-graph":  {run: action.Run{Args: sh}, root: lower.Root{Layers: []lower.Layer{{From: &lower.Graph{Definition: []byte("x")}}}}, want: "sub-graph"},
+		"outs of changes": {run: action.Run{Args: sh, Changes: true, Outs: []string{"o"}}, want: "has no outs"},
+		"changes on /run": {run: action.Run{Args: sh, Changes: true, Mounts: []action.Mount{{From: n, Dest: "/run"}}}, mounts: known, want: "belongs to the step itself"},
+		"cache at /run":   {run: action.Run{Args: sh, Changes: true, Caches: []action.Cache{{ID: "c", Dest: "/run"}}}, want: "something else is mounted there"},
+		"secret in /tmp":  {run: action.Run{Args: sh, Secrets: []action.Secret{{ID: "s", Dest: "/tmp/s"}}}, want: "/tmp belongs to the step"},
+		"dir":             {run: action.Run{Args: sh, Dir: "x"}, want: "not absolute"},
+		"platform":        {run: action.Run{Args: sh}, root: lower.Root{Platform: "a/b/c/d"}, want: "platform"},
+		"base layers":     {run: action.Run{Args: sh}, root: lower.Root{BaseLayers: 1}, want: "1 base layers of 0"},
+		"no diff id":      {run: action.Run{Args: sh}, root: lower.Root{Layers: []lower.Layer{{Descriptor: layer("x").Descriptor}}}, want: "diff id missing"},
+		"bad sub-graph":   {run: action.Run{Args: sh}, root: lower.Root{Layers: []lower.Layer{{From: &lower.Graph{Definition: []byte("x")}}}}, want: "sub-graph"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := lower.Run(t.Context(), test.run, test.root, test.mounts, "//:gen")

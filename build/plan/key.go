@@ -22,9 +22,10 @@ import (
 // Versions of what turns inputs into outputs. Each rises when the same inputs would give another output; mwbuild's own
 // version enters no key.
 const (
-	runVersion    = "1" // of package lower's Run
-	imageVersion  = "1" // of image.Assemble
-	importVersion = "1" // of the image import
+	runVersion     = "1" // of package lower's Run
+	imageVersion   = "1" // of image.Assemble
+	importVersion  = "1" // of the image import
+	changesVersion = "1" // of layer.Changes and of what lower.Run makes otherwise for it
 )
 
 // Files tells what the files of the workspace hold.
@@ -33,12 +34,14 @@ type Files interface {
 	Digest(path string) (workspace.Digest, error)
 }
 
-// A Record is what an action made: layers (Layer and Run: at least one), an image, or the files of a Native by name and
-// digest.
+// A Record is what an action made: a layer, an image, or the files of a Native by name and digest.
 type Record struct {
 	Layers []image.Layer `json:",omitempty"`
 	Image  *image.Image  `json:",omitempty"`
 	Files  []action.File `json:",omitempty"`
+
+	// Downloads are the digests of what was fetched for it. They need not be there for the record to be good.
+	Downloads []digest.Digest `json:",omitempty"`
 
 	// Took is how long the action took, at least a microsecond, or 0 if nobody knows. It enters no key.
 	Took time.Duration `json:",omitempty"`
@@ -72,9 +75,9 @@ func (r *Record) File(path string) *action.File {
 // inputs says how a manifest names what an action reads.
 type inputs struct {
 	file   func(path string) (string, error)   // mode and identity of a file of the workspace
-	layers func(*action.Node) []string         // the files that a Layer or Run made, as layers
-	files  func(*action.Node, string) []string // those of a Native: one, or none, or all if the path is ""
-	blobs  func(*action.Node) []string         // what a Layer or Run made, as blobs of an image
+	layers func(*action.Node) []string         // the layer that was made, by what is in it
+	files  func(*action.Node, string) []string // the files of a Native: one, or none, or all if the path is ""
+	blobs  func(*action.Node) []string         // the layer that was made, as a blob of an image
 	image  func(*action.Node) string           // an image as a whole
 	root   func(*action.Node) ([]Field, error) // an image as the root of a process
 	secret func(id string) (string, error)     // a digest of a secret's value
@@ -136,7 +139,8 @@ func byOutput(files Files, record func(*action.Node) *Record) inputs {
 
 // describe lists everything that can change the output of n: its own description, what it reads as in names it, and the
 // version of what executes it. Left out are where it stands (label, name, position), the text of the rule that declared
-// it, owners, times and other modes of files, and where an import may be had: none of them can change the output.
+// it, owners, times and other modes of files, and where an import or a download may be had: none of them can change the
+// output.
 func describe(n *action.Node, in inputs) (*Manifest, error) {
 	m := &Manifest{}
 	m.Add("action", n.Kind())
@@ -155,7 +159,7 @@ func describe(n *action.Node, in inputs) (*Manifest, error) {
 					return nil, fail(err)
 				}
 				m.Add("file "+e.Dest, v)
-			case e.From != nil && e.From.Kind() == "Native":
+			case e.From != nil && e.From.MakesFiles():
 				made := in.files(e.From, e.Path)
 				if len(made) != 1 {
 					return nil, fail(fmt.Errorf("%s made no file %s", e.From.ID(), e.Path))
@@ -208,6 +212,11 @@ func describe(n *action.Node, in inputs) (*Manifest, error) {
 			m.Add("secret digest "+s.ID, sum)
 		}
 		m.list("ssh", do.SSH)
+		m.set("user", do.User)
+		if do.Changes {
+			m.Add("changes", changesVersion)
+			m.Add("packer", fmt.Sprint(layer.PackerVersion))
+		}
 	case *action.Native:
 		m.Add("native", do.Kind)
 		m.dict("param", do.Params)
@@ -236,6 +245,14 @@ func describe(n *action.Node, in inputs) (*Manifest, error) {
 			} else if len(made) == 1 {
 				m.Add(name, made[0])
 			}
+		}
+		// Their order counts, and one that comes or goes renames no other.
+		for _, d := range do.Downloads {
+			m.Add("download "+d.SHA256, "")
+		}
+		if do.Layer {
+			m.Add("makes", "layer")
+			m.Add("packer", fmt.Sprint(layer.PackerVersion))
 		}
 	case *action.Image:
 		if do.Import != nil {
@@ -310,7 +327,7 @@ func CreatedBy(n *action.Node) string { return "mwbuild layer " + place(n) }
 func place(n *action.Node) string {
 	l, ok := n.Do.(*action.Layer)
 	if !ok || len(l.Entries) == 0 {
-		return strings.ToLower(n.Kind())
+		return n.Title()
 	}
 	// Entries are sorted, so what the first and the last share all share.
 	first, last := l.Entries[0].Dest, l.Entries[len(l.Entries)-1].Dest

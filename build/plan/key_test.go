@@ -162,6 +162,40 @@ func nativeWorld(t testing.TB) world {
 	}
 }
 
+func nativeLayerWorld(testing.TB) world {
+	return world{node: &action.Node{Label: "//a:a", Name: "native", Do: &action.Native{
+		Kind: "debian unpack 1", Params: map[string]string{"group": "1"}, Layer: true,
+		Downloads: []action.Download{{SHA256: "0a", Size: 1, Name: "a 1", Path: "pool/a.deb"}, {SHA256: "0b", Size: 1, Name: "b 1", Path: "pool/b.deb"}},
+	}}}
+}
+
+var madeLayer = &action.Node{Label: "//a:a", Name: "unpacked", Do: &action.Native{Kind: "debian unpack 1", Layer: true}}
+
+func layerOfLayer() world {
+	return world{
+		node:    &action.Node{Label: "//a:a", Name: "layer", Do: &action.Layer{Entries: []action.Entry{{Dest: "x", From: madeLayer, Path: "etc"}}}},
+		records: map[*action.Node]*Record{madeLayer: layerRecord("dep")},
+	}
+}
+
+// What stands in keys of before there were steps that keep changes and natives that make layers is as it was then.
+func TestKeysStay(t *testing.T) {
+	for name, tc := range map[string]struct {
+		world world
+		want  string
+	}{
+		"Run":    {runWorld(t), "67efdc194f9a0d2a"},
+		"Native": {nativeWorld(t), "1db4b721cfbf13ee"},
+		"Layer":  {layerWorld(t), "add13d1f1269942f"},
+		"Made":   {madeWorld(t), "911200ae03b2299a"},
+		"Image":  {imageWorld(t), "1a9e30192dfa5750"},
+	} {
+		if got := tc.world.key(t); got.String()[:16] != tc.want {
+			t.Errorf("%s: key %.16s, was %s", name, got, tc.want)
+		}
+	}
+}
+
 func madeWorld(t testing.TB) world {
 	w := nativeWorld(t)
 	w.node = &action.Node{Label: "//a:a", Name: "layer", Do: &action.Layer{Entries: []action.Entry{{Dest: "x/de.cdb", From: madeNode, Path: "de"}}}}
@@ -234,6 +268,8 @@ func TestKeyFields(t *testing.T) {
 			"secret's place":    func(w world) { runOf(w).Secrets[1].Env = "OTHER" },
 			"secret's name":     func(w world) { runOf(w).Secrets[1].ID = "other" },
 			"ssh agent":         func(w world) { runOf(w).SSH = nil },
+			"user":              func(w world) { runOf(w).User = "0" },
+			"keeps changes":     func(w world) { runOf(w).Changes = true },
 		}, cases{
 			"plain secret":   func(w world) { w.secrets["plain"] = "2" },
 			"timeout":        func(w world) { runOf(w).Timeout = 0 },
@@ -256,12 +292,28 @@ func TestKeyFields(t *testing.T) {
 			"role of an input":  func(w world) { nativeOf(w).Inputs[0].Role = "Cite fr" },
 			"one of all inputs": func(w world) { w.records[base].Files[1].SHA256 = "ff" },
 			"name of an input":  func(w world) { w.records[base].Files[1].Path = "z" },
+			"makes a layer":     func(w world) { nativeOf(w).Layer = true },
 		}, cases{
 			"label and name":                func(w world) { w.node.Label, w.node.Name = "//z:z", "other" },
 			"another language of the input": func(w world) { w.records[dep].Files[1].SHA256 = "ff" },
 			"mode of a file":                func(w world) { w.files["a/a.php"] = fakeFile{workspace.Executable, "<?php"} },
 			"size of an input":              func(w world) { w.records[dep].Files[0].Size = 9 },
 		}},
+		{"Native of a layer", nativeLayerWorld, cases{
+			"download":           func(w world) { nativeOf(w).Downloads[0].SHA256 = "0c" },
+			"download added":     func(w world) { nativeOf(w).Downloads = append(nativeOf(w).Downloads, action.Download{SHA256: "0c"}) },
+			"download removed":   func(w world) { nativeOf(w).Downloads = nativeOf(w).Downloads[:1] },
+			"order of downloads": func(w world) { slices.Reverse(nativeOf(w).Downloads) },
+			"parameter":          func(w world) { nativeOf(w).Params["group"] = "2" },
+		}, cases{
+			"size, name and place of a download": func(w world) {
+				nativeOf(w).Downloads[0] = action.Download{SHA256: "0a", Size: 2, Name: "other", Path: "other", Mirrors: []string{"https://mirror.example"}}
+			},
+		}},
+		{"Layer of a layer", func(t testing.TB) world { return layerOfLayer() }, cases{
+			"what was made":   func(w world) { w.records[madeLayer] = layerRecord("dep2") },
+			"path in the one": func(w world) { layerOf(w).Entries[0].Path = "etc/hosts" },
+		}, cases{}},
 		{"Layer of made files", madeWorld, cases{
 			"what was made": func(w world) { w.records[dep].Files[0].SHA256 = "ff" },
 			"its place":     func(w world) { layerOf(w).Entries[0].Dest = "x/en.cdb" },
@@ -320,12 +372,12 @@ func TestKeyFields(t *testing.T) {
 // A field that is added to an action without a thought for its key fails here: every exported field must be known.
 func TestKeyCoversActions(t *testing.T) {
 	known := map[string]string{
-		"Layer": "Entries Owner", "Entry": "Dest File From Path Text Exec Dir User", "Run": "Root Mounts Args Env Dir Outs Network Owner Caches Secrets SSH Timeout", "Cache": "ID Dest", "Secret": "ID Dest Env Keyed",
-		"Mount": "From Dest", "Native": "Kind Params Files Inputs", "Source": "Role Path", "Input": "Role From Path", "Image": "Import Base Layers Config Platform",
+		"Layer": "Entries Owner", "Entry": "Dest File From Path Text Exec Dir User", "Run": "Root Mounts Args Env Dir Outs Network Owner User Changes Caches Secrets SSH Timeout", "Cache": "ID Dest", "Secret": "ID Dest Env Keyed",
+		"Mount": "From Dest", "Native": "Kind Params Files Inputs Downloads Layer", "Download": "SHA256 Size Name Path Mirrors", "Source": "Role Path", "Input": "Role From Path", "Image": "Import Base Layers Config Platform",
 		"Import": "Digest Registry Layout Tar Platform",
 		"Config": "User Env Entrypoint Cmd WorkingDir Labels ExposedPorts Volumes StopSignal",
 	}
-	for _, v := range []any{action.Layer{}, action.Entry{}, action.Run{}, action.Mount{}, action.Cache{}, action.Secret{}, action.Native{}, action.Source{}, action.Input{}, action.Image{}, action.Import{}, action.Config{}} {
+	for _, v := range []any{action.Layer{}, action.Entry{}, action.Run{}, action.Mount{}, action.Cache{}, action.Secret{}, action.Native{}, action.Download{}, action.Source{}, action.Input{}, action.Image{}, action.Import{}, action.Config{}} {
 		typ := reflect.TypeOf(v)
 		var fields []string
 		for i := range typ.NumField() {

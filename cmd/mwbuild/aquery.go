@@ -48,18 +48,20 @@ What enters keys from the command line is given as to a build: --config, --build
 
 // queriedAction is one action as aquery shows it. The names of its JSON form stay.
 type queriedAction struct {
-	Action   string          `json:"action"`
-	Title    string          `json:"title"`
-	Kind     string          `json:"kind"`
-	Target   string          `json:"target"`
-	Location string          `json:"location"`
-	State    string          `json:"state"`         // cached, run or pending
-	Key      string          `json:"key,omitempty"` // unknown while pending
-	Behind   []string        `json:"behind,omitempty"`
-	Files    []string        `json:"files"`             // of the workspace, that it reads
-	Inputs   []string        `json:"inputs"`            // actions whose outputs it reads
-	Outputs  *int            `json:"outputs,omitempty"` // how many files, layers or images it makes, where that is known
-	Manifest []manifestField `json:"manifest,omitempty"`
+	Action    string          `json:"action"`
+	Title     string          `json:"title"`
+	Kind      string          `json:"kind"`
+	Target    string          `json:"target"`
+	Location  string          `json:"location"`
+	State     string          `json:"state"`         // cached, run or pending
+	Key       string          `json:"key,omitempty"` // unknown while pending
+	Behind    []string        `json:"behind,omitempty"`
+	Files     []string        `json:"files"`               // of the workspace, that it reads
+	Inputs    []string        `json:"inputs"`              // actions whose outputs it reads
+	Outputs   *int            `json:"outputs,omitempty"`   // how many files, layers or images it makes, where that is known
+	Downloads []string        `json:"downloads,omitempty"` // names of what it fetches
+	noun      string          // for what it makes
+	Manifest  []manifestField `json:"manifest,omitempty"`
 }
 
 type manifestField struct {
@@ -166,10 +168,23 @@ func describeAction(t *graph.Target, s *plan.Step, manifest bool) queriedAction 
 		}
 	}
 	switch {
+	case n.MakesLayer():
+		x.noun = "layer"
+	case n.MakesFiles():
+		x.noun = "file"
+	default:
+		x.noun = "image"
+	}
+	if do, ok := n.Do.(*action.Native); ok {
+		for _, d := range do.Downloads {
+			x.Downloads = append(x.Downloads, d.Name)
+		}
+	}
+	switch {
 	case s.Record != nil:
 		n := len(s.Record.Descriptors())
 		x.Outputs = &n
-	case n.Kind() != "Native":
+	case !n.MakesFiles():
 		one := 1
 		x.Outputs = &one
 	}
@@ -208,6 +223,9 @@ func (a *app) printActions(actions []queriedAction) error {
 		if n := len(x.Files); n > 0 {
 			inputs = append(inputs, counted(n, "file"))
 		}
+		if n := len(x.Downloads); n > 0 {
+			inputs = append(inputs, counted(n, "download"))
+		}
 		for i, in := range x.Inputs {
 			if i == mostChanges {
 				inputs = append(inputs, fmt.Sprintf("and what %d more make", len(x.Inputs)-i))
@@ -219,7 +237,7 @@ func (a *app) printActions(actions []queriedAction) error {
 			fmt.Fprintf(w, "  reads %s\n", strings.Join(inputs, ", "))
 		}
 		if x.Outputs != nil {
-			fmt.Fprintf(w, "  makes %s\n", counted(*x.Outputs, map[string]string{"Native": "file", "Image": "image", "Layer": "layer", "Run": "layer"}[x.Kind]))
+			fmt.Fprintf(w, "  makes %s\n", counted(*x.Outputs, x.noun))
 		}
 		if x.Manifest != nil {
 			fmt.Fprintln(w, "  manifest")

@@ -84,7 +84,7 @@ func TestWorkspaceExample(t *testing.T) {
 }
 
 // declared returns what the module's Go files declare at top level, as "package/path.Name" and "package/path.Type.Method",
-// tests left out.
+// tests and modules of their own left out.
 func declared(t *testing.T) map[string]bool {
 	t.Helper()
 	names := map[string]bool{}
@@ -93,6 +93,9 @@ func declared(t *testing.T) map[string]bool {
 			return err
 		}
 		if e.IsDir() && (e.Name() == ".git" || e.Name() == "testdata" || e.Name() == "tools") {
+			return fs.SkipDir
+		}
+		if _, err := os.Stat(filepath.Join(file, "go.mod")); err == nil && file != repository {
 			return fs.SkipDir
 		}
 		if !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {

@@ -72,7 +72,7 @@ func (a *app) explain(ctx context.Context, args []string, all, asJSON bool) (err
 	more := map[group]int{}
 	var order []group
 	for i, e := range out {
-		if n := explanations[i].Step.Node; n.Kind() == "Native" && !all {
+		if n := explanations[i].Step.Node; n.MakesFiles() && !all {
 			g := group{n.Title(), e.State}
 			if more[g]++; more[g] == 1 {
 				order = append(order, g)

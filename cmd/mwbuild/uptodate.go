@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -19,6 +20,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mwbuild/mwbuild/build"
+	"github.com/mwbuild/mwbuild/build/buildkit"
+	"github.com/mwbuild/mwbuild/build/progress"
 	"github.com/mwbuild/mwbuild/build/uptodate"
 	"github.com/mwbuild/mwbuild/cache/store"
 	"github.com/mwbuild/mwbuild/graph/label"
@@ -40,8 +43,11 @@ func (o *opened) resultFile(command string) string {
 }
 
 // upToDate prints what the same build printed when it had nothing to do, if it would have nothing to do now, and tells
-// whether it did. The workspace need not be listed.
+// whether it did. The workspace need not be listed. Flags that a build refuses are left for it to refuse.
 func (o *opened) upToDate(ctx context.Context, command string) (bool, error) {
+	if _, err := progress.New(o.app.std.err, o.app.progress); err != nil || buildkit.CheckAddr(o.app.builder) != nil {
+		return false, nil
+	}
 	data, err := os.ReadFile(o.resultFile(command))
 	if err != nil {
 		return false, nil
@@ -93,7 +99,7 @@ func (o *opened) upToDate(ctx context.Context, command string) (bool, error) {
 
 // rememberResult keeps what a build found that had nothing to do, or would have now.
 func (o *opened) rememberResult(command string, patterns []label.Pattern, loaded *load.Result, res *build.Result, print func(*app) error) {
-	paths := looksAt(patterns, loaded)
+	paths := looksAt(patterns, loaded, res)
 	if o.tree.FollowedLinks() {
 		paths = []string{""} // what links lead to may lie anywhere
 	}
@@ -126,8 +132,8 @@ func (o *opened) rememberResult(command string, patterns []label.Pattern, loaded
 	}
 }
 
-// looksAt returns the files and folders that decide what patterns mean and what their targets are.
-func looksAt(patterns []label.Pattern, loaded *load.Result) []string {
+// looksAt returns the files and folders that decide what patterns mean, what their targets are and what these are made of.
+func looksAt(patterns []label.Pattern, loaded *load.Result, res *build.Result) []string {
 	if slices.ContainsFunc(patterns, func(p label.Pattern) bool { return p.Below }) {
 		return []string{""} // a package may come
 	}
@@ -143,6 +149,16 @@ func looksAt(patterns []label.Pattern, loaded *load.Result) []string {
 	}
 	if paths[""] {
 		return []string{""}
+	}
+	// A rule may name files of packages that it has no target of.
+	for _, f := range res.Plan.SourceFiles() {
+		dir := path.Dir(f)
+		for dir != "." && !paths[dir] {
+			dir = path.Dir(dir)
+		}
+		if dir == "." {
+			paths[f] = true
+		}
 	}
 	return slices.Sorted(maps.Keys(paths))
 }

@@ -1,9 +1,9 @@
 // Package action is the closed vocabulary of what a build can do, as pure data.
 //
 // There are four kinds. A [Layer] packs files into one image layer. A [Run] executes a program in an image and keeps
-// what it wrote to /out as a layer. A [Native] computes files in this process, from files and from what other Natives
-// made. An [Image] is a configuration over a base and layers, or an image that was made elsewhere and is named by
-// digest.
+// what it wrote to /out as a layer, or what it changed in the image. A [Native] computes files or a layer in this process,
+// from files, downloads and what other Natives made. An [Image] is a configuration over a base and layers, or an image
+// that was made elsewhere and is named by digest.
 //
 // A rule's implementation makes nodes; package plan turns each into a key, package lower into LLB. A node says nothing
 // about how, where or whether it will be executed, and holds no digest of a file: those belong to the plan.
@@ -55,6 +55,23 @@ func (n *Node) Deps() []*Node {
 	return deps
 }
 
+// MakesLayer tells whether what n makes is a layer: of a Layer, a Run, and a Native that says so.
+func (n *Node) MakesLayer() bool {
+	switch do := n.Do.(type) {
+	case *Layer, *Run:
+		return true
+	case *Native:
+		return do.Layer
+	}
+	return false
+}
+
+// MakesFiles tells whether what n makes is files by name, as of a Native that makes no layer.
+func (n *Node) MakesFiles() bool {
+	do, ok := n.Do.(*Native)
+	return ok && !do.Layer
+}
+
 // An Action is a *Layer, *Run, *Native or *Image.
 type Action interface {
 	kind() string
@@ -75,7 +92,7 @@ type Entry struct {
 	Dest string // slash-separated, relative to the image's root, clean
 	File string // a file or symlink of the workspace, by its workspace-relative path
 	From *Node  // a Layer, Run or Native whose output holds Path
-	Path string // with From: file or directory in that output ("" is all of it); of a Native, one file
+	Path string // with From: file or directory in that output ("" is all of it); of a Native that makes files, one of them
 	Text *string
 	Exec bool   // with Text: mode 0755 and not 0644
 	Dir  bool   // an empty directory
@@ -84,6 +101,9 @@ type Entry struct {
 
 // A Run executes a program. Its root is read-only, its network off unless Network is set, /tmp a tmpfs, and /out the one
 // place that it can write to and that is kept.
+//
+// Where Changes is set, it may write everywhere instead, as RUN of a Dockerfile may: its output is what it changed in its
+// root, deletions included. There are no Outs then and no /out, /run is a tmpfs too, and owners and modes are kept.
 type Run struct {
 	Root    *Node   // Image
 	Mounts  []Mount // read-only inputs
@@ -92,7 +112,9 @@ type Run struct {
 	Dir     string            // working directory, absolute; "" is the image's
 	Outs    []string          // files or directories that must exist below /out afterwards, sorted
 	Network bool
-	Owner   Owner // of what it wrote
+	Owner   Owner  // of what it wrote
+	User    string // that it runs as, uid[:gid]; "" is the image's
+	Changes bool   // its output is what it changed in its root
 
 	Caches  []Cache       // sorted by Dest
 	Secrets []Secret      // sorted by ID
@@ -112,7 +134,7 @@ type Secret struct {
 	Keyed     bool
 }
 
-// A Mount shows the output of From (a Layer or Run) at Dest, an absolute path.
+// A Mount shows the output of From, which makes a layer, at Dest, an absolute path.
 type Mount struct {
 	From *Node
 	Dest string
@@ -120,11 +142,25 @@ type Mount struct {
 
 // A Native computes files in this process. What it makes depends on what is said here alone. Only names and digests of
 // these files are kept: their bytes are computed again when a layer needs them that was not packed at once.
+//
+// Where Layer is set, what it makes is one layer, which is kept as any other and can stand wherever one can.
 type Native struct {
-	Kind   string // the function, and its version after the last space: "l10n fragment 1"
-	Params map[string]string
-	Files  []Source
-	Inputs []Input
+	Kind      string // the function, and its version after the last space: "l10n fragment 1"
+	Params    map[string]string
+	Files     []Source
+	Inputs    []Input
+	Downloads []Download // each SHA256 once; only of one that makes a layer
+	Layer     bool
+}
+
+// A Download is a file from elsewhere. Its SHA256 alone identifies it; the rest says where it may be had, and is no part of
+// a key.
+type Download struct {
+	SHA256  string // of its bytes, hexadecimal
+	Size    int64
+	Name    string   // for people: "libssl3 3.0.15-1"
+	Path    string   // below a mirror: "pool/main/o/openssl/libssl3_3.0.15-1_amd64.deb"
+	Mirrors []string // URLs that Path is below; empty: whoever fetches it knows some
 }
 
 // A Source is a file of the workspace, no symlink, in a role that the Native knows. Its bytes count, its mode does not.

@@ -302,7 +302,10 @@ func (c *ruleContext) image(b *starlark.Builtin, args starlark.Tuple, kwargs []s
 	}
 	for _, v := range items {
 		n, ok := v.(*nodeValue)
-		if !ok || n.node.Kind() == "Image" || n.node.Kind() == "Native" {
+		if ok && n.node.MakesFiles() {
+			return nil, fmt.Errorf("layers: %s makes files: put them into a layer by ctx.actions.made, or set its layer = True if what it makes is one", n.node.ID())
+		}
+		if !ok || !n.node.MakesLayer() {
 			return nil, fmt.Errorf("layers holds a %s, want layers", v.Type())
 		}
 		if !slices.Contains(im.Layers, n.node) {
@@ -321,7 +324,8 @@ func (c *ruleContext) image(b *starlark.Builtin, args starlark.Tuple, kwargs []s
 
 // group packs layers together until there are at most budget. Which go together is decided for each by its own name
 // alone, so that a component that comes or goes, or changes, moves no other. Layers that put something at the
-// same place keep their order only in a group of their own, so they are left as they are.
+// same place keep their order only in a group of their own, so they are left as they are. So is all below what a run changed,
+// which may delete and replace it.
 func (c *ruleContext) group(layers []*action.Node, budget int) ([]*action.Node, error) {
 	if len(layers) <= budget {
 		return layers, nil
@@ -346,9 +350,13 @@ func (c *ruleContext) group(layers []*action.Node, budget int) ([]*action.Node, 
 	}
 	groups := map[uint32][]*action.Layer{}
 	var alone []*action.Node
-	for _, n := range layers {
+	last := len(layers) - 1
+	for last >= 0 && !changes(layers[last]) {
+		last--
+	}
+	for i, n := range layers {
 		l, ok := n.Do.(*action.Layer)
-		if !ok || len(l.Entries) == 0 || slices.ContainsFunc(l.Entries, shared) {
+		if i < last || !ok || len(l.Entries) == 0 || slices.ContainsFunc(l.Entries, shared) {
 			alone = append(alone, n)
 			continue
 		}

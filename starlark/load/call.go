@@ -166,16 +166,19 @@ func fromGo(v any) (starlark.Value, error) {
 	return nil, fmt.Errorf("a %T is no value for Starlark", v)
 }
 
-// native is ctx.actions.native. It returns the action, whose files ctx.actions.made names.
+// native is ctx.actions.native. It returns the action: a layer, or what ctx.actions.made names the files of.
 func (c *ruleContext) native(b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
 	name := "native"
 	var kind string
 	var params *starlark.Dict
-	var files, inputs starlark.Value
-	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "kind", &kind, "name?", &name, "params?", &params, "files?", &files, "inputs?", &inputs); err != nil {
+	var files, inputs, downloads starlark.Value
+	var mirrors *starlark.List
+	do := &action.Native{Params: map[string]string{}}
+	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "kind", &kind, "name?", &name, "params?", &params, "files?", &files, "inputs?", &inputs,
+		"downloads?", &downloads, "mirrors?", &mirrors, "layer?", &do.Layer); err != nil {
 		return nil, err
 	}
-	do := &action.Native{Kind: kind, Params: map[string]string{}}
+	do.Kind = kind
 	if params != nil {
 		for _, kv := range params.Items() {
 			k, okK := starlark.AsString(kv[0])
@@ -222,10 +225,23 @@ func (c *ruleContext) native(b *starlark.Builtin, args starlark.Tuple, kwargs []
 		role, okR := starlark.AsString(t[0])
 		n, okN := t[1].(*nodeValue)
 		p, okP := starlark.AsString(t[2])
+		if okN && n.node.Kind() == "Native" && n.node.MakesLayer() {
+			return nil, fmt.Errorf("inputs: %s makes a layer; a native action reads the files of one without layer = True", n.node.ID())
+		}
 		if !okR || !okN || !okP || n.node.Kind() != "Native" {
 			return nil, fmt.Errorf("inputs holds %s, want a role, a native action and a path in what it makes", v)
 		}
 		do.Inputs = append(do.Inputs, action.Input{Role: role, From: n.node, Path: p})
+	}
+	urls, err := stringList(mirrors)
+	if err != nil {
+		return nil, fmt.Errorf("mirrors: %w", err)
+	}
+	if do.Downloads, err = parseDownloads(downloads, urls); err != nil {
+		return nil, fmt.Errorf("downloads: %w", err)
+	}
+	if len(do.Downloads) > 0 && !do.Layer {
+		return nil, fmt.Errorf("downloads: only a native action that makes a layer reads them: set layer = True")
 	}
 	n, err := c.declare(name, do)
 	if err != nil {
@@ -234,15 +250,52 @@ func (c *ruleContext) native(b *starlark.Builtin, args starlark.Tuple, kwargs []
 	return &nodeValue{n}, nil
 }
 
-// made is ctx.actions.made: a file that a native action makes.
+// parseDownloads reads a list of dicts, such as a [Function] returns.
+func parseDownloads(v starlark.Value, mirrors []string) ([]action.Download, error) {
+	items, err := sequence("it", v)
+	if err != nil {
+		return nil, err
+	}
+	var downloads []action.Download
+	seen := map[string]bool{}
+	for _, item := range items {
+		g, err := toGo(item)
+		m, isDict := g.(map[string]any)
+		if err != nil || !isDict {
+			return nil, fmt.Errorf("holds %s, want dicts of sha256, size, name and path", describe(item))
+		}
+		var d action.Download
+		var ok [4]bool
+		d.SHA256, ok[0] = m["sha256"].(string)
+		d.Size, ok[1] = m["size"].(int64)
+		d.Name, ok[2] = m["name"].(string)
+		d.Path, ok[3] = m["path"].(string)
+		switch {
+		case ok != [4]bool{true, true, true, true} || len(m) != 4:
+			return nil, fmt.Errorf("holds %s, want sha256, size, name and path and nothing else", item)
+		case !digestPattern.MatchString("sha256:" + d.SHA256):
+			return nil, fmt.Errorf("%s: sha256: %q: want 64 hexadecimal digits", d.Name, d.SHA256)
+		case d.Size < 0 || d.Name == "":
+			return nil, fmt.Errorf("holds %s, want a name, and a size that is not negative", item)
+		case seen[d.SHA256]:
+			return nil, fmt.Errorf("%s stands there twice, by its sha256", d.Name)
+		}
+		seen[d.SHA256] = true
+		d.Mirrors = mirrors
+		downloads = append(downloads, d)
+	}
+	return downloads, nil
+}
+
+// made is ctx.actions.made: a file that a native action makes, or one in a layer that an action makes.
 func (c *ruleContext) made(b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
 	var n *nodeValue
 	var file string
 	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "action", &n, "path", &file); err != nil {
 		return nil, err
 	}
-	if n.node.Kind() != "Native" || file == "" {
-		return nil, fmt.Errorf("made: want a native action and the path of a file that it makes")
+	if n.node.Kind() != "Native" && !changes(n.node) || file == "" {
+		return nil, fmt.Errorf("made: want a native action, or a run with changes = True, and the path of a file that it makes")
 	}
 	return &fileValue{path: path.Join(c.target.label.Pkg, file), node: n.node, sub: file}, nil
 }

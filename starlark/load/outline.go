@@ -50,7 +50,7 @@ type OutlineDep struct {
 }
 
 // outlineVersion rises when the same inputs give another outline.
-const outlineVersion = 2
+const outlineVersion = 3
 
 // A digest hashes strings, each behind its length.
 type digest struct{ b []byte }
@@ -220,7 +220,8 @@ func (t *target) outline() (o OutlineTarget, volatile bool, err error) {
 			continue
 		}
 		for _, s := range t.strings(name) {
-			if t.namesFile(s) {
+			// What a package below took is no file of this one: as a label it leads nowhere, and resolving it tells why.
+			if t.namesFile(s) && t.pkg.loader.owner(path.Join(t.label.Pkg, s)) == t.label.Pkg {
 				o.Srcs = append(o.Srcs, s)
 			} else if lab, err := label.Parse(s, t.label.Pkg); err == nil {
 				o.Deps = append(o.Deps, OutlineDep{name, lab})

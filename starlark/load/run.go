@@ -7,6 +7,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,17 +16,26 @@ import (
 	"github.com/mwbuild/mwbuild/graph/action"
 )
 
-// run is ctx.actions.run. It returns the files that it makes. Sources lie at /src under their workspace paths.
+// changes tells whether n is a run whose output is what it changed in its root.
+func changes(n *action.Node) bool {
+	r, ok := n.Do.(*action.Run)
+	return ok && r.Changes
+}
+
+// run is ctx.actions.run. It returns the files that it makes, or the action where that keeps changes or is a test, which need
+// not make any. Sources lie at /src under their workspace paths.
 func (c *ruleContext) run(b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
 	name, workdir, owner, timeout := "run", "", c.loader.workspace.Owner, ""
 	var image *nodeValue
 	var argv, outs, keyed, ssh *starlark.List
 	var srcs starlark.Value
-	var env, buildArgs, caches, secrets *starlark.Dict
+	var env, buildArgs, caches, secrets, mounts *starlark.Dict
+	var test bool
 	r := &action.Run{}
-	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "image", &image, "argv", &argv, "outs", &outs, "name?", &name,
+	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "image", &image, "argv", &argv, "outs?", &outs, "name?", &name,
 		"srcs?", &srcs, "env?", &env, "build_args?", &buildArgs, "network?", &r.Network, "workdir?", &workdir, "owner?", &owner,
-		"caches?", &caches, "secrets?", &secrets, "keyed_secrets?", &keyed, "ssh?", &ssh, "timeout?", &timeout); err != nil {
+		"caches?", &caches, "secrets?", &secrets, "keyed_secrets?", &keyed, "ssh?", &ssh, "timeout?", &timeout,
+		"changes?", &r.Changes, "mounts?", &mounts, "user?", &r.User, "test?", &test); err != nil {
 		return nil, err
 	}
 	var err error
@@ -48,8 +58,16 @@ func (c *ruleContext) run(b *starlark.Builtin, args starlark.Tuple, kwargs []sta
 	if r.Outs, err = stringList(outs); err != nil {
 		return nil, fmt.Errorf("outs: %w", err)
 	}
-	if len(r.Outs) == 0 {
+	switch {
+	case r.Changes && len(r.Outs) > 0:
+		return nil, fmt.Errorf("outs: changes = True keeps all that the command changes in the image, and there is no /out: leave outs out")
+	case r.Changes && test:
+		return nil, fmt.Errorf("test: a command that keeps what it changes in the image is no test: leave test or changes out")
+	case !r.Changes && !test && len(r.Outs) == 0:
 		return nil, fmt.Errorf("outs: empty: name the files that the command makes")
+	}
+	if r.User != "" && !numericUser.MatchString(r.User) {
+		return nil, fmt.Errorf("user: %q: want numbers, uid or uid:gid: what a name means depends on the image", r.User)
 	}
 	for _, o := range r.Outs {
 		if clean, err := cleanDest("", o); err != nil || clean != o {
@@ -59,6 +77,11 @@ func (c *ruleContext) run(b *starlark.Builtin, args starlark.Tuple, kwargs []sta
 	slices.Sort(r.Outs)
 	if r.Env, err = c.environment(env, buildArgs); err != nil {
 		return nil, err
+	}
+	if epoch := r.Env["SOURCE_DATE_EPOCH"]; r.Changes && epoch != "" {
+		if n, err := strconv.ParseInt(epoch, 10, 33); err != nil || n < 0 {
+			return nil, fmt.Errorf("env: SOURCE_DATE_EPOCH: %q: want seconds since 1970", epoch)
+		}
 	}
 	if timeout != "" {
 		if r.Timeout, err = time.ParseDuration(timeout); err != nil || r.Timeout <= 0 {
@@ -70,6 +93,12 @@ func (c *ruleContext) run(b *starlark.Builtin, args starlark.Tuple, kwargs []sta
 		return nil, err
 	}
 	r.Dir = workdir
+	if test && srcs == nil {
+		in.Entries = nil // it starts where its image says
+	}
+	if r.Changes && !slices.ContainsFunc(in.Entries, func(e action.Entry) bool { return !e.Dir }) {
+		in.Entries = nil // no sources, and so no folder of this package where the command would start
+	}
 	if len(in.Entries) > 0 {
 		inNode, err := c.declare(name+"-srcs", in)
 		if err != nil {
@@ -80,7 +109,12 @@ func (c *ruleContext) run(b *starlark.Builtin, args starlark.Tuple, kwargs []sta
 			r.Dir = path.Join("/src", c.target.label.Pkg)
 		}
 	}
-	r.Dir = cmp.Or(r.Dir, "/")
+	if !test || srcs != nil {
+		r.Dir = cmp.Or(r.Dir, "/")
+	}
+	if err := addMounts(r, mounts); err != nil {
+		return nil, fmt.Errorf("mounts: %w", err)
+	}
 	if err := reachBeyond(r, caches, secrets, keyed, ssh); err != nil {
 		return nil, err
 	}
@@ -88,11 +122,39 @@ func (c *ruleContext) run(b *starlark.Builtin, args starlark.Tuple, kwargs []sta
 	if err != nil {
 		return nil, err
 	}
+	if r.Changes || test {
+		return &nodeValue{n}, nil
+	}
 	made := make([]starlark.Value, len(r.Outs))
 	for i, o := range r.Outs {
 		made[i] = &fileValue{path: path.Join(c.target.label.Pkg, o), node: n, sub: o}
 	}
 	return starlark.NewList(made), nil
+}
+
+// addMounts adds the layers that mounts names by their places.
+func addMounts(r *action.Run, mounts *starlark.Dict) error {
+	if mounts == nil {
+		return nil
+	}
+	for _, kv := range mounts.Items() {
+		dest, _ := starlark.AsString(kv[0])
+		if !path.IsAbs(dest) || path.Clean(dest) != dest || dest == "/" || slices.ContainsFunc(r.Mounts, func(m action.Mount) bool { return m.Dest == dest }) {
+			return fmt.Errorf("%s: want an absolute path where nothing else is mounted", kv[0])
+		}
+		n, ok := kv[1].(*nodeValue)
+		switch {
+		case ok && n.node.MakesFiles():
+			return fmt.Errorf("%s: %s makes files: put them into a layer by ctx.actions.made, or set its layer = True if what it makes is one", dest, n.node.ID())
+		case ok && changes(n.node):
+			return fmt.Errorf("%s: %s makes changes of its own image: mount files of them, in a layer, by ctx.actions.made", dest, n.node.ID())
+		case !ok || !n.node.MakesLayer():
+			return fmt.Errorf("%s: a %s is no layer", dest, kv[1].Type())
+		}
+		r.Mounts = append(r.Mounts, action.Mount{From: n.node, Dest: dest})
+	}
+	slices.SortFunc(r.Mounts, func(a, b action.Mount) int { return strings.Compare(a.Dest, b.Dest) })
+	return nil
 }
 
 // runSources is the layer of what a command may read.

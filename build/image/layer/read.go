@@ -184,8 +184,9 @@ func index(r io.Reader) (*Contents, error) {
 			if _, err := io.CopyBuffer(&c.bytes, struct{ io.Reader }{r}, buf); err != nil {
 				return err
 			}
-			it.Size = c.bytes.size - off
-			it.open = func() (io.ReadCloser, error) { return io.NopCloser(c.bytes.section(off, it.Size)), nil }
+			size := c.bytes.size - off
+			it.Size = size // what opens it must not ask it: a link may take its place
+			it.open = func() (io.ReadCloser, error) { return io.NopCloser(c.bytes.section(off, size)), nil }
 		}
 		c.byName[it.Name] = it
 		return nil
@@ -211,7 +212,7 @@ func index(r io.Reader) (*Contents, error) {
 const keptXattr = "SCHILY.xattr.security.capability"
 
 // foreignItem is what we keep of a header that another packer wrote: name, kind, permissions, owner's numbers, file
-// capabilities. It is nil for what is no member, such as a global header.
+// capabilities, and the time for [Changes] alone. It is nil for what is no member, such as a global header.
 func foreignItem(h *tar.Header) (*item, error) {
 	name, err := cleanName(h.Name)
 	if err != nil {
@@ -220,7 +221,7 @@ func foreignItem(h *tar.Header) (*item, error) {
 	it := &item{}
 	it.Header = tar.Header{
 		Typeflag: h.Typeflag, Name: name, Mode: h.Mode & 0o7777, Uid: h.Uid, Gid: h.Gid,
-		Devmajor: h.Devmajor, Devminor: h.Devminor,
+		Devmajor: h.Devmajor, Devminor: h.Devminor, ModTime: h.ModTime,
 	}
 	if v, ok := h.PAXRecords[keptXattr]; ok {
 		it.PAXRecords = map[string]string{keptXattr: v}
