@@ -26,6 +26,7 @@ import (
 const (
 	exitFailed      = 1
 	exitUsage       = 2
+	exitTests       = 3
 	exitNothing     = 4
 	exitInterrupted = 8
 	exitInternal    = 37
@@ -97,7 +98,7 @@ What starts with //, :, -// or ... is a target and means build:
 	f.StringVar(&a.config.Name, "config", "", "configuration to use: the `name` of a configuration() in WORKSPACE")
 	f.StringVar(&a.config.Platform, "platform", "", "`os/arch` to build for, in place of what the configuration or image_defaults() in WORKSPACE says")
 	f.StringArrayVar(&a.config.Define, "define", nil, "`NAME=VALUE` of a define() in WORKSPACE, for select(); may be repeated, and the last value of a name counts")
-	root.AddCommand(a.buildCommand(), a.explainCommand(), a.affectedCommand(), a.queryCommand(), a.aqueryCommand(), a.ownersCommand(), a.llbCommand(), a.logCommand(), a.infoCommand(), a.cleanCommand(), a.genCommand(), a.fmtCommand(), a.lintCommand(), a.l10nCommand(), a.versionCommand(), a.engineCommand())
+	root.AddCommand(a.buildCommand(), a.testCommand(), a.explainCommand(), a.affectedCommand(), a.queryCommand(), a.aqueryCommand(), a.ownersCommand(), a.llbCommand(), a.logCommand(), a.infoCommand(), a.cleanCommand(), a.genCommand(), a.fmtCommand(), a.lintCommand(), a.l10nCommand(), a.versionCommand(), a.engineCommand(), a.imageTestCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	return root
@@ -154,6 +155,8 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 		return exitInterrupted
 	case errors.Is(err, errReported):
 		return exitFailed
+	case errors.Is(err, errTests):
+		return exitTests
 	case errors.Is(err, errNothing):
 		return exitNothing
 	case errors.As(err, &usage):

@@ -160,6 +160,7 @@ func (a *app) build(ctx context.Context, args []string, opt buildOptions) (err e
 		}
 		return err
 	}
+	loaded.Targets = withoutTests(loaded.Targets)
 	if n := len(loaded.Targets); (len(opt.exports) > 0 || len(opt.push) > 0) && n != 1 {
 		return usagef("-o and --push take one target, and %d match", n)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -19,6 +20,7 @@ import (
 	"github.com/mwbuild/mwbuild/graph/label"
 	"github.com/mwbuild/mwbuild/internal/workspace"
 	"github.com/mwbuild/mwbuild/rules"
+	"github.com/mwbuild/mwbuild/rules/filecheck"
 	"github.com/mwbuild/mwbuild/rules/l10n"
 	"github.com/mwbuild/mwbuild/starlark/load"
 )
@@ -223,7 +225,9 @@ func (o *opened) functions() map[string]load.Function {
 func (o *opened) natives(tree l10n.Tree) map[string]func(context.Context, *action.Native) ([]action.Made, error) {
 	n := l10n.NewNatives(tree)
 	n.Commits = o.commits
-	return n.Functions()
+	fs := n.Functions()
+	maps.Copy(fs, filecheck.Functions(tree))
+	return fs
 }
 
 // report shows errors, at most fifty of them.
@@ -275,6 +279,7 @@ func (o *opened) builder(jobs int, keepGoing bool) (*build.Builder, func() error
 	for kind, f := range o.natives(o.tree) {
 		b.Natives[kind] = f
 	}
+	b.NativeLayers = map[string]build.NativeLayer{runnerKind: runnerLayer}
 	return b, func() error { return errors.Join(engine.Close(), display.Close(), st.Close()) }, nil
 }
 

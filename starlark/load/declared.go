@@ -3,6 +3,8 @@ package load
 import (
 	"slices"
 
+	"go.starlark.net/starlark"
+
 	"github.com/mwbuild/mwbuild/graph/label"
 )
 
@@ -35,6 +37,9 @@ func (d Declared) Pos(attr string) string { return d.t.attrPos(attr) }
 
 // Manual tells whether patterns leave it out.
 func (d Declared) Manual() bool { return d.t.manual() }
+
+// True tells whether a bool attribute is True in every configuration.
+func (d Declared) True(attr string) bool { return d.t.attrs[attr] == starlark.True }
 
 // Strings returns the strings that an attribute has in any configuration: of a list its elements.
 func (d Declared) Strings(attr string) []string { return d.t.possible(attr) }

@@ -117,11 +117,6 @@ func (f Finding) Pos() string { return f.place.String() }
 // Check looks for what is wrong with the message files of components, as banana-checker does, folder by folder. on names the
 // checks to run. Findings are sorted by place. It looks at the languages that MediaWiki would read, and at qqq.json.
 func Check(ctx context.Context, l *Localisation, on map[string]bool) ([]Finding, error) {
-	type folder struct {
-		label string
-		dir   string
-		codes map[string]string // files by language
-	}
 	var folders []*folder
 	index := map[string]*folder{}
 	add := func(label, dir string) *folder {
@@ -147,10 +142,45 @@ func Check(ctx context.Context, l *Localisation, on map[string]bool) ([]Finding,
 			add(c.Label, dir)
 		}
 	}
+	return checkFolders(ctx, reader{l.tree}, folders, on)
+}
+
+// folder is one folder of messages.
+type folder struct {
+	label string
+	dir   string
+	codes map[string]string // files by language
+}
+
+// Files is where [CheckFolders] reads.
+type Files interface {
+	Has(path string) bool
+	ReadFile(path string) ([]byte, error)
+}
+
+// reader is a Tree as Files.
+type reader struct{ Tree }
+
+func (r reader) Has(path string) bool {
+	_, ok := r.Lookup(path)
+	return ok
+}
+
+// CheckFolders is [Check] of folders that are known: of each its files of messages by language, [Documentation] not among them.
+// label names whose they are.
+func CheckFolders(ctx context.Context, files Files, label string, codes map[string]map[string]string, on map[string]bool) ([]Finding, error) {
+	var folders []*folder
+	for _, dir := range slices.Sorted(maps.Keys(codes)) {
+		folders = append(folders, &folder{label, dir, codes[dir]})
+	}
+	return checkFolders(ctx, files, folders, on)
+}
+
+func checkFolders(ctx context.Context, files Files, folders []*folder, on map[string]bool) ([]Finding, error) {
 	found := make([][]Finding, len(folders))
 	err := each(ctx, len(folders), func(i int) error {
 		f := folders[i]
-		c := &checker{ctx: ctx, tree: l.tree, on: on, label: f.label, dir: f.dir}
+		c := &checker{ctx: ctx, tree: files, on: on, label: f.label, dir: f.dir}
 		err := c.folder(f.codes)
 		found[i] = c.found
 		return err
@@ -177,28 +207,34 @@ func (l *Localisation) registered(c *Component) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		m, _ := v.(*php.Array)
-		section, _ := m.Get(php.StringKey("MessagesDirs"))
-		registered, _ := section.(*php.Array)
-		for _, v := range registered.All() {
-			list, ok := v.(*php.Array)
-			if !ok {
-				list = php.List(v)
-			}
-			for _, v := range list.All() {
-				if dir, ok := v.(string); ok {
-					dirs = append(dirs, path.Join(path.Dir(name), dir))
-				}
+		dirs = append(dirs, MessageDirs(name, v)...)
+	}
+	return dirs, nil
+}
+
+// MessageDirs are the folders that a manifest, the file name of value v, registers for messages.
+func MessageDirs(name string, v php.Value) (dirs []string) {
+	m, _ := v.(*php.Array)
+	section, _ := m.Get(php.StringKey("MessagesDirs"))
+	registered, _ := section.(*php.Array)
+	for _, v := range registered.All() {
+		list, ok := v.(*php.Array)
+		if !ok {
+			list = php.List(v)
+		}
+		for _, v := range list.All() {
+			if dir, ok := v.(string); ok {
+				dirs = append(dirs, path.Join(path.Dir(name), dir))
 			}
 		}
 	}
-	return dirs, nil
+	return dirs
 }
 
 // checker checks one folder.
 type checker struct {
 	ctx   context.Context
-	tree  Tree
+	tree  Files
 	on    map[string]bool
 	label string
 	dir   string
@@ -266,8 +302,8 @@ func (c *checker) folder(codes map[string]string) error {
 	if err != nil {
 		return err
 	}
-	qqq := path.Join(c.dir, documentation+".json")
-	if _, ok := c.tree.Lookup(qqq); ok {
+	qqq := path.Join(c.dir, Documentation+".json")
+	if c.tree.Has(qqq) {
 		docs, err = c.read(qqq)
 	} else if source != nil {
 		c.add(missingQqq, place{qqq, 1, 1}, "there is no such file, so translators are told nothing about the messages",

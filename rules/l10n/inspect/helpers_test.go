@@ -79,7 +79,7 @@ func (t memTree) load(components []string, chains map[string][]string) *Localisa
 		files := map[string][]action.Source{}
 		for _, dir := range t.dirs(c) {
 			for p := range t {
-				if code, ok := strings.CutSuffix(path.Base(p), ".json"); ok && path.Dir(p) == dir && code != documentation {
+				if code, ok := strings.CutSuffix(path.Base(p), ".json"); ok && path.Dir(p) == dir && code != Documentation {
 					key := path.Base(dir)
 					if t["shared"] == "" {
 						key = dir

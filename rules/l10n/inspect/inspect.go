@@ -27,8 +27,8 @@ import (
 // English is the language that messages are written in first.
 const English = "en"
 
-// documentation is the code of what is no language: remarks on messages for translators.
-const documentation = "qqq"
+// Documentation is the code of what is no language: remarks on messages for translators.
+const Documentation = "qqq"
 
 // Rules whose targets can be looked at. Of an update it is what it updates.
 const (
