@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -20,6 +21,8 @@ import (
 	"github.com/mwbuild/mwbuild/graph/label"
 	"github.com/mwbuild/mwbuild/internal/workspace"
 	"github.com/mwbuild/mwbuild/rules"
+	"github.com/mwbuild/mwbuild/rules/debian"
+	"github.com/mwbuild/mwbuild/rules/debian/mirror"
 	"github.com/mwbuild/mwbuild/rules/filecheck"
 	"github.com/mwbuild/mwbuild/rules/l10n"
 	"github.com/mwbuild/mwbuild/starlark/load"
@@ -218,8 +221,14 @@ func (o *opened) functions() map[string]load.Function {
 			return f(ctx, files, files.Package, args)
 		}
 	}
+	fs["debian lock"] = func(ctx context.Context, files load.Files, args map[string]any) (any, error) {
+		return debian.Analyse(ctx, files, files.Package, args)
+	}
 	return fs
 }
+
+// aptDir is where apt's configuration says which archives this machine uses.
+const aptDir = "/etc/apt"
 
 // natives are the native actions over a tree.
 func (o *opened) natives(tree l10n.Tree) map[string]func(context.Context, *action.Native) ([]action.Made, error) {
@@ -279,7 +288,14 @@ func (o *opened) builder(jobs int, keepGoing bool) (*build.Builder, func() error
 	for kind, f := range o.natives(o.tree) {
 		b.Natives[kind] = f
 	}
-	b.NativeLayers = map[string]build.NativeLayer{runnerKind: runnerLayer}
+	b.NativeLayers = map[string]build.NativeLayer{}
+	for kind, f := range debian.Layers() {
+		b.NativeLayers[kind] = f
+	}
+	b.NativeLayers[runnerKind] = runnerLayer
+	b.Fetch = func(ctx context.Context, d action.Download) (io.ReadCloser, error) {
+		return debian.Fetch(ctx, &mirror.Fetcher{}, aptDir, d)
+	}
 	return b, func() error { return errors.Join(engine.Close(), display.Close(), st.Close()) }, nil
 }
 
