@@ -326,8 +326,8 @@ func wanted(t affected.Target, patterns []label.Pattern) bool {
 
 // revisions opens the two trees to compare.
 func (o *opened) revisions(ctx context.Context, flags affectedFlags) (before *workspace.Revision, after workspace.Tree, err error) {
-	if flags.uncommitted && workspace.BareRepository(ctx, o.root) != "" {
-		return nil, nil, usagef("--uncommitted: %s is a bare repository, which has no working tree\n    --since A..B compares two revisions", o.root)
+	if _, err := workspace.FindRoot(o.root); err != nil && flags.uncommitted {
+		return nil, nil, usagef("--uncommitted: nothing is checked out of %s\n    --since A..B compares two revisions", o.root)
 	}
 	base, head := "HEAD", "HEAD"
 	if from, to, ok := strings.Cut(flags.since, ".."); ok {

@@ -50,7 +50,7 @@ func (a *app) open(ctx context.Context) (*opened, error) {
 	return o, o.list(ctx)
 }
 
-// locate finds the workspace; with bare, a bare git repository is one.
+// locate finds the workspace; with bare, a git repository without files is one.
 func (a *app) locate(ctx context.Context, bare bool) (*opened, error) {
 	start := a.dir
 	if start == "" {
@@ -61,7 +61,7 @@ func (a *app) locate(ctx context.Context, bare bool) (*opened, error) {
 	}
 	root, err := workspace.FindRoot(start)
 	if err != nil && bare {
-		if repo := workspace.BareRepository(ctx, start); repo != "" {
+		if repo := workspace.RepositoryAlone(ctx, start); repo != "" {
 			root, start, err = repo, repo, nil
 		}
 	}

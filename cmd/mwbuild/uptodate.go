@@ -8,7 +8,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -99,7 +98,7 @@ func (o *opened) upToDate(ctx context.Context, command string) (bool, error) {
 
 // rememberResult keeps what a build found that had nothing to do, or would have now.
 func (o *opened) rememberResult(command string, patterns []label.Pattern, loaded *load.Result, res *build.Result, print func(*app) error) {
-	paths := looksAt(patterns, loaded, res)
+	paths := looksAt(patterns, loaded)
 	if o.tree.FollowedLinks() {
 		paths = []string{""} // what links lead to may lie anywhere
 	}
@@ -132,8 +131,9 @@ func (o *opened) rememberResult(command string, patterns []label.Pattern, loaded
 	}
 }
 
-// looksAt returns the files and folders that decide what patterns mean, what their targets are and what these are made of.
-func looksAt(patterns []label.Pattern, loaded *load.Result, res *build.Result) []string {
+// looksAt returns the files and folders that decide what patterns mean, what their targets are and what these are made of. No rule reads files
+// of a package that it has no target of.
+func looksAt(patterns []label.Pattern, loaded *load.Result) []string {
 	if slices.ContainsFunc(patterns, func(p label.Pattern) bool { return p.Below }) {
 		return []string{""} // a package may come
 	}
@@ -149,16 +149,6 @@ func looksAt(patterns []label.Pattern, loaded *load.Result, res *build.Result) [
 	}
 	if paths[""] {
 		return []string{""}
-	}
-	// A rule may name files of packages that it has no target of.
-	for _, f := range res.Plan.SourceFiles() {
-		dir := path.Dir(f)
-		for dir != "." && !paths[dir] {
-			dir = path.Dir(dir)
-		}
-		if dir == "." {
-			paths[f] = true
-		}
 	}
 	return slices.Sorted(maps.Keys(paths))
 }

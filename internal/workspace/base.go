@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -100,12 +102,27 @@ func isRef(ctx context.Context, dir, name string) bool {
 	return err == nil
 }
 
-// BareRepository returns the folder of the bare git repository that dir lies in, "" if it lies in none.
-func BareRepository(ctx context.Context, dir string) string {
+// RepositoryAlone returns the folder of the git repository that dir lies in, if it has no files: if it is bare, or nothing is checked out of
+// it and HEAD has a WORKSPACE. Otherwise it is "".
+func RepositoryAlone(ctx context.Context, dir string) string {
 	out, err := git(ctx, dir, "rev-parse", "--is-bare-repository", "--absolute-git-dir")
 	bare, repo, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-	if err != nil || bare != "true" {
+	if err != nil {
 		return ""
 	}
-	return repo
+	if bare == "true" {
+		return repo
+	}
+	if out, err = git(ctx, dir, "rev-parse", "--show-toplevel"); err != nil {
+		return ""
+	}
+	top := strings.TrimSuffix(string(out), "\n")
+	for _, name := range rootFiles {
+		_, there := os.Lstat(filepath.Join(top, name))
+		_, recorded := git(ctx, top, "cat-file", "-e", "HEAD:"+name)
+		if there != nil && recorded == nil {
+			return top
+		}
+	}
+	return ""
 }

@@ -50,22 +50,18 @@ func TestMergeBase(t *testing.T) {
 			t.Errorf("MergeBase(%s, %s) = %s, %v, want %s", tc.a, tc.b, got, err, tc.want)
 		}
 	}
-	if repo := BareRepository(t.Context(), dir); repo != "" {
-		t.Errorf("a checkout is the bare repository %s", repo)
-	}
-	bare := filepath.Join(t.TempDir(), "x.git")
-	gitCmd(t, dir, "clone", "-q", "--bare", dir, bare)
-	bare, err := filepath.EvalSymlinks(bare)
+	// A repository without files is a workspace: one that is bare, or of which nothing is checked out.
+	top, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, at := range []string{bare, filepath.Join(bare, "refs")} {
-		if repo := BareRepository(t.Context(), at); repo != bare {
-			t.Errorf("BareRepository(%s) = %q, want %s", at, repo, bare)
+	bare, empty := filepath.Join(top, "x.git"), filepath.Join(top, "empty")
+	gitCmd(t, dir, "clone", "-q", "--bare", dir, bare)
+	gitCmd(t, dir, "clone", "-q", "--no-checkout", dir, empty)
+	for at, want := range map[string]string{bare: bare, filepath.Join(bare, "refs"): bare, empty: empty, top: "", dir: ""} {
+		if repo := RepositoryAlone(t.Context(), at); repo != want {
+			t.Errorf("RepositoryAlone(%s) = %q, want %q", at, repo, want)
 		}
-	}
-	if repo := BareRepository(t.Context(), t.TempDir()); repo != "" {
-		t.Errorf("a folder outside of git is the bare repository %s", repo)
 	}
 }
 

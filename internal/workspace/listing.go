@@ -1,8 +1,11 @@
 package workspace
 
 import (
+	"fmt"
 	"iter"
+	"path"
 	"slices"
+	"strings"
 )
 
 // A listing is the files of a tree, and which package each belongs to. It is only read.
@@ -100,4 +103,40 @@ func (l *listing) Owned(pkg string) iter.Seq[File] {
 			}
 		}
 	}
+}
+
+// maxLinks is how many symlinks may follow one another, as on Linux.
+const maxLinks = 40
+
+// follow walks along p, and along the symlinks that it meets, of folders too. It returns where that ends, whether anything is there
+// or not, and how many symlinks there were.
+func (l *listing) follow(p string) (at string, links int, err error) {
+	rest := strings.Split(p, "/")
+	for len(rest) > 0 {
+		name := rest[0]
+		rest = rest[1:]
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			if at == "" {
+				return "", links, fmt.Errorf("symlink %s leads out of the workspace", p)
+			}
+			at, _ = split(at)
+			continue
+		}
+		f, ok := l.Lookup(join(at, name))
+		if !ok || f.Mode != Symlink {
+			at = join(at, name)
+			continue
+		}
+		if links++; links > maxLinks {
+			return "", links, fmt.Errorf("symlink %s leads to too many others, or in a circle", p)
+		}
+		if path.IsAbs(f.Target) {
+			return "", links, fmt.Errorf("symlink %s leads out of the workspace, to %s", p, f.Target)
+		}
+		rest = append(strings.Split(f.Target, "/"), rest...)
+	}
+	return at, links, nil
 }

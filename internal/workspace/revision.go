@@ -68,12 +68,12 @@ func OpenRevision(ctx context.Context, root, rev string) (*Revision, error) {
 		err = links(files)
 	}
 	if err == nil {
-		files, err = ignored(files)
+		r.index(files)
+		err = r.ignore(files)
 	}
 	if err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
-	r.index(files)
 	return r, nil
 }
 
@@ -181,21 +181,20 @@ func links(files []recorded) error {
 	return nil
 }
 
-// ignored takes out what .mwbuildignore names.
-func ignored(files []recorded) ([]recorded, error) {
-	i := slices.IndexFunc(files, func(f recorded) bool { return f.Path == ignoreFile })
-	if i < 0 {
-		return files, nil
+// ignore takes out what .mwbuildignore names.
+func (r *Revision) ignore(files []recorded) error {
+	text, err := r.ReadFile(ignoreFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	text, err := files[i].read()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	ig, err := parseIgnore(string(text))
-	if err != nil {
-		return nil, err
+	if err == nil {
+		r.index(slices.DeleteFunc(files, func(f recorded) bool { return ig.file(f.Path) }))
 	}
-	return slices.DeleteFunc(files, func(f recorded) bool { return ig.file(f.Path) }), nil
+	return err
 }
 
 // index makes the listing.
@@ -213,27 +212,20 @@ func (r *Revision) index(files []recorded) {
 	r.listing = newListing(list)
 }
 
-// maxLinks is how many symlinks may follow one another, as on Linux.
-const maxLinks = 40
-
-// lookup returns the file that path leads to.
+// lookup returns the file that p leads to. It follows symlinks as [Disk.Resolve] does.
 func (r *Revision) lookup(p string) (recorded, error) {
-	at := p
-	for range maxLinks {
-		i, ok := slices.BinarySearch(r.paths, at)
-		if !ok {
-			return recorded{}, &fs.PathError{Op: "open", Path: p, Err: fs.ErrNotExist}
-		}
-		f := recorded{r.files[i], r.blobs[i]}
-		if f.Mode != Symlink {
-			return f, nil
-		}
-		at = path.Join(path.Dir(at), f.Target)
+	at, _, err := r.follow(p)
+	if err != nil {
+		return recorded{}, err
 	}
-	return recorded{}, fmt.Errorf("%s: too many symlinks lead to one another", p)
+	i, ok := slices.BinarySearch(r.paths, at)
+	if !ok {
+		return recorded{}, &fs.PathError{Op: "open", Path: p, Err: fs.ErrNotExist}
+	}
+	return recorded{r.files[i], r.blobs[i]}, nil
 }
 
-// ReadFile returns the bytes of the file at path. A symlink is followed; a folder that is a symlink is not.
+// ReadFile returns the bytes of the file at path. Symlinks are followed, those of folders too.
 func (r *Revision) ReadFile(path string) ([]byte, error) {
 	f, err := r.lookup(path)
 	if err != nil {

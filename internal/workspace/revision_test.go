@@ -25,15 +25,20 @@ func TestRevisionIsTheTree(t *testing.T) {
 	root := filepath.Join(repo, "wiki")
 	write(t, root, map[string]string{
 		"WORKSPACE": "", "BUILD": "# root", "a b.json": "x", "ext/Foo/BUILD.star": "", "ext/Foo/i18n/en.json": `{"a": "b"}`, "ext/Foo/i18n/ünï.json": "",
-		"ext/none/x.json": "", ".mwbuildignore": "# no\n/out/\n*.log\nbuild\n", "out/x.json": "", "a.log": "", "ext/a.log": "", "build": "", "ext/build": "",
+		"ext/none/x.json": "up", "ignored.txt": "# no\n/out/\n*.log\nbuild\n", "out/x.json": "", "a.log": "", "ext/a.log": "", "build": "", "ext/build": "",
 		"lib/out": "a file",
 	})
 	write(t, repo, map[string]string{"outside.json": "x"})
-	if err := os.Symlink("../ext/Foo/i18n/en.json", filepath.Join(root, "lib", "link.json")); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink("link.json", filepath.Join(root, "lib", "second.json")); err != nil {
-		t.Fatal(err)
+	for name, target := range map[string]string{
+		"lib/link.json": "../ext/Foo/i18n/en.json", "lib/second.json": "link.json",
+		// .. is where the folder is that a symlink leads to, not where the symlink is.
+		"lib/deep": "../ext/Foo", "lib/in.json": "deep/i18n/en.json", "lib/up.json": "deep/../none/x.json",
+		"lib/circle.json": "circle.json", "lib/far.json": "/etc/passwd", "lib/out.json": "../../outside.json", "lib/gone.json": "gone",
+		".mwbuildignore": "ignored.txt",
+	} {
+		if err := os.Symlink(target, filepath.Join(root, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := os.Chmod(filepath.Join(root, "a b.json"), 0o755); err != nil {
 		t.Fatal(err)
@@ -86,8 +91,11 @@ func TestRevisionIsTheTree(t *testing.T) {
 		if ok && got.Mode == Symlink {
 			a, err1 := disk.ReadFile(p)
 			b, err2 := tree.ReadFile(p)
-			if string(a) != string(b) || err1 != nil || err2 != nil {
+			if string(a) != string(b) || (err1 == nil) != (err2 == nil) {
 				t.Errorf("%s: %q, %v, want %q, %v", p, b, err2, a, err1)
+			}
+			if text, ok := map[string]string{"lib/second.json": `{"a": "b"}`, "lib/in.json": `{"a": "b"}`, "lib/up.json": "up"}[p]; ok && string(b) != text {
+				t.Errorf("%s: %q, %v, want %q", p, b, err2, text)
 			}
 			continue
 		}
@@ -172,7 +180,7 @@ func TestRevisionErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.ReadFile("loop"); err == nil || !strings.Contains(err.Error(), "symlinks") {
+	if _, err := r.ReadFile("loop"); err == nil || !strings.Contains(err.Error(), "in a circle") {
 		t.Errorf("loop: %v", err)
 	}
 	if err := r.Close(); err != nil {

@@ -73,6 +73,9 @@ type File struct {
 
 var buildFiles = []string{"BUILD", "BUILD.star"}
 
+// rootFiles are the names of the file that is at the root of a workspace.
+var rootFiles = []string{"WORKSPACE", "WORKSPACE.star"}
+
 // FindRoot returns the nearest folder, dir or one above it, that holds a regular file WORKSPACE or WORKSPACE.star.
 func FindRoot(dir string) (root string, err error) {
 	dir, err = filepath.Abs(dir)
@@ -80,7 +83,7 @@ func FindRoot(dir string) (root string, err error) {
 		return "", fmt.Errorf("find workspace: %w", err)
 	}
 	for d := dir; ; d = filepath.Dir(d) {
-		for _, name := range []string{"WORKSPACE", "WORKSPACE.star"} {
+		for _, name := range rootFiles {
 			if fi, err := os.Lstat(filepath.Join(d, name)); err == nil && fi.Mode().IsRegular() {
 				return d, nil
 			}
@@ -189,33 +192,12 @@ func (d *Disk) Resolve(p string) (string, error) {
 		_, err := d.lookup(p)
 		return "", err
 	}
-	at, rest, links := "", strings.Split(p, "/"), 0
-	for len(rest) > 0 {
-		name := rest[0]
-		rest = rest[1:]
-		switch name {
-		case "", ".":
-			continue
-		case "..":
-			if at == "" {
-				return "", fmt.Errorf("symlink %s leads out of the workspace", p)
-			}
-			at, _ = split(at)
-			continue
-		}
-		f, ok := d.Lookup(join(at, name))
-		if !ok || f.Mode != Symlink {
-			at = join(at, name)
-			continue
-		}
+	at, links, err := d.follow(p)
+	if links > 0 {
 		d.reads.linked.Store(true)
-		if links++; links > 40 {
-			return "", fmt.Errorf("symlink %s leads to too many others, or in a circle", p)
-		}
-		if path.IsAbs(f.Target) {
-			return "", fmt.Errorf("symlink %s leads out of the workspace, to %s", p, f.Target)
-		}
-		rest = append(strings.Split(f.Target, "/"), rest...)
+	}
+	if err != nil {
+		return "", err
 	}
 	if _, err := d.lookup(at); err != nil {
 		if links > 0 {

@@ -40,8 +40,11 @@ func (f Files) Glob(patterns ...string) ([]string, error) {
 func (f Files) Has(file string) bool {
 	*f.used = true
 	_, ok := f.loader.opts.Tree.Lookup(file)
-	return ok && inside(file, f.Package) && f.loader.owner(file) == f.Package
+	return ok && f.loader.owns(f.Package, file)
 }
+
+// owns tells whether a file belongs to a package.
+func (l *Loader) owns(pkg, file string) bool { return inside(file, pkg) && l.owner(file) == pkg }
 
 // Read returns a file of the package.
 func (f Files) Read(file string) ([]byte, error) {
@@ -209,6 +212,10 @@ func (c *ruleContext) native(b *starlark.Builtin, args starlark.Tuple, kwargs []
 		}
 		if f, ok := c.loader.opts.Tree.Lookup(file); !ok || f.Mode == workspace.Symlink {
 			return nil, fmt.Errorf("files: %s is no file of the workspace; a symlink cannot be read here", file)
+		}
+		// What a package holds can be named by the rules that say so; what others hold, by what depends on it.
+		if _, named := starlark.AsString(t[1]); named && !(c.target.rule.reads && c.loader.owns(c.target.label.Pkg, file)) {
+			return nil, fmt.Errorf("files: %s is named by a string: want a file of ctx.files or ctx.attr, or, with reads_files = True in rule(), the path of a file of the target's own package", file)
 		}
 		seen[action.Source{Role: role, Path: file}] = true
 		do.Files = append(do.Files, action.Source{Role: role, Path: file})

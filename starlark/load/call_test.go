@@ -149,36 +149,39 @@ func loadAll(t *testing.T, opts Options, words ...string) (*Result, []error) {
 
 func TestCallErrors(t *testing.T) {
 	for call, want := range map[string]string{
-		`ctx.call("lok")`:                                                              "did you mean look?",
-		`ctx.call("look", x = ctx)`:                                                    "a ctx cannot be handed over",
-		`ctx.call("look", x = 1<<70)`:                                                  "too large",
-		`ctx.actions.native(kind = "k 1", files = ["a"])`:                              "pairs of role and path",
-		`ctx.actions.native(kind = "k 1", files = [("r", "a/none.txt")])`:              "no file of the workspace",
-		`ctx.actions.native(kind = "k 1", files = [("r", "a/link")])`:                  "symlink",
-		`ctx.actions.native(kind = "k 1", files = [("r", "a/f"), ("r", "a/f")])`:       "each pair once",
-		`ctx.actions.native(kind = "k 1", inputs = [("r", ctx.actions.layer(), "p")])`: "native action",
-		`ctx.actions.made(ctx.actions.layer(), "p")`:                                   "native action",
-		`ctx.actions.image(layers = [ctx.actions.native(kind = "k 1")])`:               "//a:x native makes files",
-		`ctx.actions.image(layers = ["x"])`:                                            "want layers",
-		`ctx.actions.native(kind = "k 1", inputs = [("r", ctx.actions.native(kind = "l 1", name = "l", layer = True), "p")])`:                                                                         "//a:x l makes a layer",
-		`ctx.actions.native(kind = "k 1", downloads = [{"sha256": "0" * 64, "size": 1, "name": "n", "path": "p"}])`:                                                                                   "set layer = True",
-		`ctx.actions.native(kind = "k 1", layer = True, downloads = [{"sha256": "0", "size": 1, "name": "n", "path": "p"}])`:                                                                          "64 hexadecimal digits",
-		`ctx.actions.native(kind = "k 1", layer = True, downloads = [{"sha256": "0" * 64, "size": "1", "name": "n", "path": "p"}])`:                                                                   "want sha256, size, name and path",
-		`ctx.actions.native(kind = "k 1", layer = True, downloads = [{"sha256": "0" * 64, "size": 1, "name": "n", "path": "p", "host": "h"}])`:                                                        "and nothing else",
-		`ctx.actions.native(kind = "k 1", layer = True, downloads = [{"sha256": "0" * 64, "size": -1, "name": "n", "path": "p"}])`:                                                                    "not negative",
-		`ctx.actions.native(kind = "k 1", layer = True, downloads = [{"sha256": "0" * 64, "size": 1, "name": "n", "path": "p"}] * 2)`:                                                                 "twice",
-		`ctx.actions.native(kind = "k 1", layer = True, downloads = ["x"])`:                                                                                                                           "want dicts",
-		`ctx.actions.run(image = ctx.actions.image(), argv = ["x"], outs = ["o"], changes = True)`:                                                                                                    "leave outs out",
-		`ctx.actions.run(image = ctx.actions.image(), argv = ["x"])`:                                                                                                                                  "outs: empty",
-		`ctx.actions.run(image = ctx.actions.image(), argv = ["x"], changes = True, user = "root")`:                                                                                                   "want numbers",
-		`ctx.actions.run(image = ctx.actions.image(), argv = ["x"], changes = True, mounts = {"/m": ctx.actions.native(kind = "k 1")})`:                                                               "//a:x native makes files",
-		`ctx.actions.run(image = ctx.actions.image(), argv = ["x"], changes = True, mounts = {"/m": ctx.actions.image(name = "i")})`:                                                                  "is no layer",
-		`ctx.actions.run(image = ctx.actions.image(), argv = ["x"], changes = True, mounts = {"m": ctx.actions.layer()})`:                                                                             "absolute path",
-		`ctx.actions.run(image = ctx.actions.image(), argv = ["x"], changes = True, env = {"SOURCE_DATE_EPOCH": "now"})`:                                                                              "seconds since 1970",
+		`ctx.call("lok")`:                                                                                                                      "did you mean look?",
+		`ctx.call("look", x = ctx)`:                                                                                                            "a ctx cannot be handed over",
+		`ctx.call("look", x = 1<<70)`:                                                                                                          "too large",
+		`ctx.actions.native(kind = "k 1", files = ["a"])`:                                                                                      "pairs of role and path",
+		`ctx.actions.native(kind = "k 1", files = [("r", "a/none.txt")])`:                                                                      "no file of the workspace",
+		`ctx.actions.native(kind = "k 1", files = [("r", "a/link")])`:                                                                          "symlink",
+		`ctx.actions.native(kind = "k 1", files = [("r", "a/f")])`:                                                                             "is named by a string",
+		`ctx.actions.native(kind = "k 1", files = [("r", f) for f in ctx.files.one * 2])`:                                                      "each pair once",
+		`ctx.actions.native(kind = "k 1", files = [("r", "b/f")])`:                                                                             "is named by a string",
+		`ctx.actions.native(kind = "k 1", inputs = [("r", ctx.actions.layer(), "p")])`:                                                         "native action",
+		`ctx.actions.made(ctx.actions.layer(), "p")`:                                                                                           "native action",
+		`ctx.actions.image(layers = [ctx.actions.native(kind = "k 1")])`:                                                                       "//a:x native makes files",
+		`ctx.actions.image(layers = ["x"])`:                                                                                                    "want layers",
+		`ctx.actions.native(kind = "k 1", inputs = [("r", ctx.actions.native(kind = "l 1", name = "l", layer = True), "p")])`:                  "//a:x l makes a layer",
+		`ctx.actions.native(kind = "k 1", downloads = [{"sha256": "0" * 64, "size": 1, "name": "n", "path": "p"}])`:                            "set layer = True",
+		`ctx.actions.native(kind = "k 1", layer = True, downloads = [{"sha256": "0", "size": 1, "name": "n", "path": "p"}])`:                   "64 hexadecimal digits",
+		`ctx.actions.native(kind = "k 1", layer = True, downloads = [{"sha256": "0" * 64, "size": "1", "name": "n", "path": "p"}])`:            "want sha256, size, name and path",
+		`ctx.actions.native(kind = "k 1", layer = True, downloads = [{"sha256": "0" * 64, "size": 1, "name": "n", "path": "p", "host": "h"}])`: "and nothing else",
+		`ctx.actions.native(kind = "k 1", layer = True, downloads = [{"sha256": "0" * 64, "size": -1, "name": "n", "path": "p"}])`:             "not negative",
+		`ctx.actions.native(kind = "k 1", layer = True, downloads = [{"sha256": "0" * 64, "size": 1, "name": "n", "path": "p"}] * 2)`:          "twice",
+		`ctx.actions.native(kind = "k 1", layer = True, downloads = ["x"])`:                                                                    "want dicts",
+		`ctx.actions.run(image = ctx.actions.image(), argv = ["x"], outs = ["o"], changes = True)`:                                             "leave outs out",
+		`ctx.actions.run(image = ctx.actions.image(), argv = ["x"])`:                                                                           "outs: empty",
+		`ctx.actions.run(image = ctx.actions.image(), argv = ["x"], changes = True, user = "root")`:                                            "want numbers",
+		`ctx.actions.run(image = ctx.actions.image(), argv = ["x"], changes = True, mounts = {"/m": ctx.actions.native(kind = "k 1")})`:        "//a:x native makes files",
+		`ctx.actions.run(image = ctx.actions.image(), argv = ["x"], changes = True, mounts = {"/m": ctx.actions.image(name = "i")})`:           "is no layer",
+		`ctx.actions.run(image = ctx.actions.image(), argv = ["x"], changes = True, mounts = {"m": ctx.actions.layer()})`:                      "absolute path",
+		`ctx.actions.run(image = ctx.actions.image(), argv = ["x"], changes = True, env = {"SOURCE_DATE_EPOCH": "now"})`:                       "seconds since 1970",
 		`ctx.actions.run(name = "b", image = ctx.actions.image(), argv = ["x"], outs = ["o"], mounts = {"/m": ctx.actions.run(image = ctx.actions.image(name = "i"), argv = ["x"], changes = True)})`: "changes of its own image",
 	} {
-		tree := memTree{"WORKSPACE": "", "a/BUILD": `r(name = "x")`, "a/f": "", "a/link": "-> f"}
-		prelude := fstest.MapFS{"r.star": {Data: []byte("def _impl(ctx):\n    " + call + "\n\nr = rule(implementation = _impl)\n")}}
+		tree := memTree{"WORKSPACE": "", "a/BUILD": `r(name = "x", one = ["f"])`, "a/f": "", "a/link": "-> f", "b/BUILD": "", "b/f": ""}
+		reads := "reads_files = " + map[bool]string{true: "True", false: "False"}[strings.Contains(call, "b/f")]
+		prelude := fstest.MapFS{"r.star": {Data: []byte("def _impl(ctx):\n    " + call + "\n\nr = rule(implementation = _impl, attrs = {\"one\": attr.label_list(allow_files = True)}, " + reads + ")\n")}}
 		_, errs := loadAll(t, Options{Tree: tree, Prelude: prelude, Functions: map[string]Function{"look": func(context.Context, Files, map[string]any) (any, error) { return nil, nil }}}, "//a:x")
 		if len(errs) != 1 || !strings.Contains(errs[0].Error(), want) {
 			t.Errorf("%s: %v, want %q", call, errs, want)
