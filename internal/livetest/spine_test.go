@@ -46,6 +46,8 @@ var spine = []struct {
 	{"TestSSH", "a step asks an agent that runs here", "-"},
 	{"TestComposerInstall", "PHP packages from a lock", "-"},
 	{"TestNpmBuild", "packages of npm from a lock", "-"},
+	{"TestChanges", "what a step changed, as a layer", "-"},
+	{"TestDebianImage", "Debian packages from a lock", "-"},
 }
 
 // hosted says how the places of this process run mwbuild. TestSpine starts this program again, with it in the environment.
@@ -164,10 +166,16 @@ func (p *place) give(args []string) {
 // TCP, as a builder of docker buildx, and as three behind a balancer, of which one is killed in mid-build. Wherever the same
 // was built, it has the same digest.
 func TestSpine(t *testing.T) {
-	all := os.Getenv("MWBUILD_LIVE_SPINE") == "all"
+	asked := os.Getenv("MWBUILD_LIVE_SPINE") // all, or tests by name
 	only := func(engine string) (tests []string) {
 		for _, s := range spine {
-			if all || s.engine == "" || s.engine == engine || engine == "" && s.engine != "-" {
+			if asked != "" && asked != "all" {
+				if slices.Contains(strings.Split(asked, ","), s.test) {
+					tests = append(tests, s.test)
+				}
+				continue
+			}
+			if asked == "all" || s.engine == "" || s.engine == engine || engine == "" && s.engine != "-" {
 				tests = append(tests, s.test)
 			}
 		}

@@ -7,7 +7,6 @@
 package debian
 
 import (
-	"archive/tar"
 	"cmp"
 	"context"
 	"errors"
@@ -17,9 +16,7 @@ import (
 	"io/fs"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/mwbuild/mwbuild/graph/action"
 	"github.com/mwbuild/mwbuild/rules/debian/archive"
@@ -63,7 +60,7 @@ func Analyse(_ context.Context, files Files, pkg string, args map[string]any) (a
 	if err := agree(lock, args); err != nil {
 		return nil, fmt.Errorf("lock: %s %w\n    mwbuild lock brings it up to date", file, err)
 	}
-	params := map[string]any{"arch": lock.Architecture, "epoch": strconv.FormatInt(lock.Epoch, 10)}
+	params := map[string]any{"arch": lock.Architecture}
 	var layers []any
 	all := make([]any, len(lock.Packages))
 	for i, p := range lock.Packages {
@@ -80,7 +77,7 @@ func Analyse(_ context.Context, files Files, pkg string, args map[string]any) (a
 		group := map[string]any{"name": fmt.Sprintf("packages %d", i), "downloads": downloads, "params": params}
 		if i == 0 {
 			group["name"] = "essential packages"
-			group["params"] = map[string]any{"arch": params["arch"], "epoch": params["epoch"], "base": "1"}
+			group["params"] = map[string]any{"arch": lock.Architecture, "base": "1"}
 		}
 		layers = append(layers, group)
 	}
@@ -184,11 +181,7 @@ func each(ctx context.Context, do *action.Native, open func(string) (io.ReadClos
 }
 
 func unpackLayer(ctx context.Context, do *action.Native, open func(string) (io.ReadCloser, error), w io.Writer) error {
-	epoch, err := strconv.ParseInt(do.Params["epoch"], 10, 64)
-	if err != nil {
-		return err
-	}
-	u := newUnpacker(w, do.Params["arch"], epoch)
+	u := newUnpacker(w, do.Params["arch"])
 	if do.Params["base"] != "" {
 		if err := u.base(); err != nil {
 			return err
@@ -202,10 +195,6 @@ func unpackLayer(ctx context.Context, do *action.Native, open func(string) (io.R
 
 // setupLayer writes what configureScript reads.
 func setupLayer(ctx context.Context, do *action.Native, open func(string) (io.ReadCloser, error), w io.Writer) error {
-	epoch, err := strconv.ParseInt(do.Params["epoch"], 10, 64)
-	if err != nil {
-		return err
-	}
 	s := newSetup()
 	var all []*archive.Package
 	if err := each(ctx, do, open, func(p *deb.Package) error {
@@ -214,7 +203,7 @@ func setupLayer(ctx context.Context, do *action.Native, open func(string) (io.Re
 	}); err != nil {
 		return err
 	}
-	u := &unpacker{tw: tar.NewWriter(w), arch: do.Params["arch"], epoch: time.Unix(epoch, 0).UTC(), dirs: map[string]bool{"": true}}
+	u := newUnpacker(w, do.Params["arch"])
 	files := map[string]string{"status": s.status.String(), "configure": configureScript, "preinsts": lines(s.order(depends(all)))}
 	for name, interests := range s.triggers {
 		files["triggers/"+name] = lines(interests)

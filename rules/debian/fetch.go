@@ -22,7 +22,7 @@ func Fetch(ctx context.Context, f *mirror.Fetcher, aptDir string, d action.Downl
 		}
 	}
 	var tried []string
-	gone := true
+	reached := false
 	for _, u := range urls {
 		r, err := f.Open(ctx, u, d.Path)
 		if err == nil {
@@ -31,15 +31,15 @@ func Fetch(ctx context.Context, f *mirror.Fetcher, aptDir string, d action.Downl
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		gone = gone && errors.Is(err, mirror.ErrNotFound)
+		reached = reached || errors.Is(err, mirror.ErrNotFound)
 		tried = append(tried, err.Error())
 	}
-	next := "is the network there? what was fetched once is kept, and needs none"
-	if gone {
-		next = "mirrors drop versions that were replaced. Any of these helps:\n" +
-			"    - a cache in which it still is (--cache-dir), or a blob of that digest put into its store\n" +
-			"    - an archive that keeps old versions, in the target's mirrors\n" +
-			"    - the version of now: mwbuild lock --upgrade"
+	next := "what was fetched once is kept, and mirrors drop versions that were replaced. Any of these helps:\n" +
+		"    - a cache in which it still is (--cache-dir), or a blob of that digest put into its store\n" +
+		"    - an archive that keeps old versions, in the target's mirrors\n" +
+		"    - the version of now: mwbuild lock --upgrade"
+	if !reached {
+		next = "is the network there? " + next
 	}
-	return nil, fmt.Errorf("%s, sha256:%s, is not to be had:\n    %s\n    %s", d.Name, d.SHA256, strings.Join(tried, "\n    "), next)
+	return nil, fmt.Errorf("sha256:%s is not to be had:\n    %s\n    %s", d.SHA256, strings.Join(tried, "\n    "), next)
 }

@@ -171,7 +171,9 @@ if [ -n "$left" ]; then
 fi
 
 rm -f /usr/sbin/policy-rc.d
-rm -rf /var/log/apt/* /var/cache/apt/* /var/lib/apt/lists/*
+for d in /var/log/apt /var/cache/apt /var/lib/apt/lists; do
+    [ ! -d $d ] || find $d -type f -exec rm -f {} +
+done
 rm -f /var/cache/ldconfig/aux-cache /var/log/alternatives.log /var/log/dpkg.log /var/log/bootstrap.log /etc/machine-id /var/lib/dbus/machine-id
 rm -f $db/*-old $db/lock $db/lock-frontend $db/available $db/triggers/Lock /var/cache/debconf/*-old /etc/*- /etc/.pwd.lock
 find / -xdev -name __pycache__ -type d -prune -exec rm -rf {} +

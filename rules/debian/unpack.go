@@ -41,16 +41,16 @@ func usr(p string) string {
 // An unpacker writes the files of packages into one tar, as dpkg --unpack leaves them: configuration files under the name that
 // they have until they are configured, and dpkg's notes of each package beside them.
 type unpacker struct {
-	tw    *tar.Writer
-	arch  string
-	epoch time.Time // no file is younger
+	tw   *tar.Writer
+	arch string
+	when time.Time // the time of what no package brought: that of the newest file of the package that it is about
 
 	owner map[string]*archive.Package // of each path that is no folder, by whom it is installed
 	dirs  map[string]bool
 }
 
-func newUnpacker(w io.Writer, arch string, epoch int64) *unpacker {
-	return &unpacker{tar.NewWriter(w), arch, time.Unix(epoch, 0).UTC(), map[string]*archive.Package{}, map[string]bool{"": true}}
+func newUnpacker(w io.Writer, arch string) *unpacker {
+	return &unpacker{tar.NewWriter(w), arch, time.Unix(0, 0).UTC(), map[string]*archive.Package{}, map[string]bool{"": true}}
 }
 
 // base writes what every system has before its first package.
@@ -77,6 +77,8 @@ func (u *unpacker) base() error {
 
 // unpack adds one package.
 func (u *unpacker) unpack(p *deb.Package) error {
+	u.when = time.Unix(0, 0).UTC()
+	newest := u.when
 	late := map[string]bool{}
 	for _, c := range conffiles(p) {
 		late[strings.TrimPrefix(c.path, "/")] = true
@@ -90,6 +92,9 @@ func (u *unpacker) unpack(p *deb.Package) error {
 		list.WriteByte('\n')
 		if name == "" {
 			return nil
+		}
+		if h.ModTime.After(newest) {
+			newest = h.ModTime
 		}
 		to := usr(name)
 		switch {
@@ -134,6 +139,7 @@ func (u *unpacker) unpack(p *deb.Package) error {
 	if err != nil {
 		return err
 	}
+	u.when = newest
 	if err := u.file(u.note(p, "list"), 0o644, list.Bytes()); err != nil {
 		return err
 	}
@@ -190,10 +196,10 @@ func (u *unpacker) file(name string, mode int64, data []byte) error {
 	return u.write(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: int64(len(data))}, bytes.NewReader(data))
 }
 
-// write adds one entry. Its time is at most the epoch, which is also that of what has none.
+// write adds one entry.
 func (u *unpacker) write(h *tar.Header, r io.Reader) error {
-	if h.ModTime.IsZero() || h.ModTime.After(u.epoch) {
-		h.ModTime = u.epoch
+	if h.ModTime.IsZero() {
+		h.ModTime = u.when
 	}
 	h.ModTime = h.ModTime.Truncate(time.Second)
 	if h.Typeflag == tar.TypeDir {

@@ -14,7 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/mwbuild/mwbuild/rules/debian/archive"
-	"github.com/mwbuild/mwbuild/rules/debian/internal/aptrepo"
+	"github.com/mwbuild/mwbuild/internal/aptrepo"
 )
 
 func TestReadControl(t *testing.T) {

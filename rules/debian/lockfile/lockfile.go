@@ -26,7 +26,7 @@ type File struct {
 	Algorithm    int       `json:"algorithm"`
 	Suite        string    `json:"suite"`        // codename: "bookworm"
 	Architecture string    `json:"architecture"` // Debian's name: "amd64"
-	Epoch        int64     `json:"epoch"`        // seconds since 1970: the newest date of the releases; no file is younger
+	Epoch        int64     `json:"epoch"`        // seconds since 1970: the newest date of the releases. What configuring makes has this time
 	Slim         bool      `json:"slim"`
 	Releases     []Release `json:"releases"` // what the packages were chosen from
 	Roots        []string  `json:"roots"`    // the packages that were asked for, sorted

@@ -156,10 +156,10 @@ func (r *resolver) add(p, because *archive.Package) {
 	}
 }
 
-// follow adds what p needs where there is no choice, and puts off what there is.
+// follow adds what p needs where there is no choice and nothing that was chosen provides it, and puts off what there is.
 func (r *resolver) follow(p *archive.Package) {
 	for _, group := range slices.Concat(p.PreDepends, p.Depends) {
-		if len(group) == 1 {
+		if len(group) == 1 && !r.met(group) {
 			if c := r.candidate[group[0].Name]; c != nil && group[0].Holds(c.Version) {
 				r.add(c, p)
 				continue

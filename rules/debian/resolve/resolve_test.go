@@ -60,6 +60,7 @@ broken 1 Depends:no-such
 breaker 1 Breaks:libc(>=3)
 self 1 Provides:mail-agent Conflicts:mail-agent
 tmp 1 Provides:tmpfiles Priority:required
+script 1 Depends:big
 `
 
 // What apt chooses of these (apt-get -s install --no-install-recommends, with a list of just them), but for slim, which apt does not have.
@@ -74,6 +75,8 @@ func TestResolve(t *testing.T) {
 		{want: "server", got: "base/1 big/1 libc/3 more/1 must/1 postal/1 server/1 tmp/1"},
 		{want: "slim server", got: "base/1 big/1 libc/3 more/1 postal/1 server/1 systemd-standalone-tmpfiles/1 usr-is-merged/1"},
 		{want: "server smaller", got: "base/1 libc/3 must/1 postal/1 server/1 smaller/1 tmp/1"},
+		{want: "script", got: "base/1 big/1 libc/3 more/1 must/1 script/1 tmp/1"},
+		{want: "script smaller", got: "base/1 libc/3 must/1 script/1 smaller/1 tmp/1"},
 		{want: "server agent", got: "agent/1 base/1 big/1 libc/3 more/1 must/1 server/1 tmp/1"},
 		{want: "virtual-user", got: "base/1 libc/3 must/1 postal/1 tmp/1 virtual-user/1"},
 		{want: "fighter", got: "agent/1 base/1 big/1 fighter/1 libc/3 more/1 must/1 rival/1 server/1 tmp/1"},
