@@ -124,7 +124,9 @@ func (u *unpacker) unpack(p *deb.Package) error {
 			Typeflag: h.Typeflag, Name: to, Linkname: h.Linkname, Mode: h.Mode & 0o7777, Uid: h.Uid, Gid: h.Gid, ModTime: h.ModTime, Size: h.Size,
 		}
 		switch h.Typeflag {
-		case tar.TypeReg, tar.TypeSymlink, tar.TypeDir:
+		case tar.TypeReg, tar.TypeDir:
+		case tar.TypeSymlink:
+			out.Mode = 0o777
 		case tar.TypeLink:
 			out.Size = 0
 			out.Linkname = usr(h.Linkname)

@@ -37,7 +37,7 @@ var ErrNotFound = errors.New("not found")
 
 // Open opens a file below an archive. Only the error tells whether there is one: [ErrNotFound], or what kept it from being known.
 func (f *Fetcher) Open(ctx context.Context, base, path string) (io.ReadCloser, error) {
-	u, err := url.JoinPath(base, path)
+	u, err := url.JoinPath(base, (&url.URL{Path: path}).EscapedPath())
 	if err != nil {
 		return nil, err
 	}
