@@ -382,7 +382,7 @@ func TestRefused(t *testing.T) {
 	lock, store := debs(t, system)
 	do := analysed(t, lock)["setup"]
 	store[do.Downloads[0].SHA256] = []byte("no .deb")
-	if _, err := layerOf(t, do, store); err == nil || !strings.Contains(err.Error(), "base-files 1: it is no .deb") {
+	if _, err := layerOf(t, do, store); err == nil || !strings.Contains(err.Error(), do.Downloads[0].Name+": it is no .deb") {
 		t.Errorf("what is no package: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

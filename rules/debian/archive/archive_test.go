@@ -13,8 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"github.com/mwbuild/mwbuild/rules/debian/archive"
 	"github.com/mwbuild/mwbuild/internal/aptrepo"
+	"github.com/mwbuild/mwbuild/rules/debian/archive"
 )
 
 func TestReadControl(t *testing.T) {
