@@ -230,10 +230,10 @@ func (f *finder) outline() []error {
 	return nil
 }
 
-// sameEnvironment tells whether both trees' WORKSPACE files say the same. The errors are those of the tree before.
+// sameEnvironment tells whether both trees' WORKSPACE files and locks say the same. The errors are those of the tree before.
 func (f *finder) sameEnvironment() (bool, []error) {
 	same := true
-	for _, name := range []string{"WORKSPACE", "WORKSPACE.star"} {
+	for _, name := range load.RootFiles {
 		was, _ := load.TextID(f.before.tree, name)
 		is, _ := load.TextID(f.after.tree, name) // "" where there is none
 		same = same && was == is

@@ -9,6 +9,7 @@ import (
 
 	"github.com/mwbuild/mwbuild/graph/action"
 	"github.com/mwbuild/mwbuild/graph/label"
+	"github.com/mwbuild/mwbuild/starlark/load"
 )
 
 // A Cause is why a target is affected: a file that differs, and how that reaches the target.
@@ -194,7 +195,7 @@ func (f *finder) declared(s *side, pkg string) Cause {
 		}
 		files = append(files, o.Reads...)
 	}
-	files = append(files, "WORKSPACE", "WORKSPACE.star")
+	files = append(files, load.RootFiles...)
 	for _, c := range f.files[pkg] {
 		files = append(files, c.path)
 	}

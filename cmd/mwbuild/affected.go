@@ -154,7 +154,7 @@ func (a *app) affected(ctx context.Context, flags affectedFlags, args []string) 
 	res, errs := affected.Find(ctx, affected.Options{
 		Before: before, After: after, Unknown: unknown, Memo: memo,
 		Loader: func(t workspace.Tree) (_ *load.Loader, errs []error) {
-			loaders[t], errs = o.loaderOf(t)
+			loaders[t], errs = o.loaderOf(t, false)
 			return loaders[t], errs
 		},
 	})

@@ -72,7 +72,7 @@ func (o *opened) loadL10n(ctx context.Context, tree interface {
 	load.Tree
 	inspect.Tree
 }, patterns []label.Pattern) (*localisation, []error) {
-	loader, errs := o.loaderOf(tree)
+	loader, errs := o.loaderOf(tree, false)
 	if len(errs) > 0 {
 		return nil, errs
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -13,8 +14,10 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
+	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
 
+	"github.com/mwbuild/mwbuild/build/image/transport"
 	"github.com/mwbuild/mwbuild/graph/label"
 	"github.com/mwbuild/mwbuild/rules/debian"
 	"github.com/mwbuild/mwbuild/rules/debian/lockfile"
@@ -36,11 +39,12 @@ func (a *app) lockCommand() *cobra.Command {
 	var f lockFlags
 	c := &cobra.Command{
 		Use:   "lock [FLAGS] [PATTERN…]",
-		Short: "Write lock files: choose the packages of Debian images",
+		Short: "Write lock files: packages of Debian images, digests of tags",
 		Long: `Write the lock files of debian_image targets, of all by default: the packages that they ask for, and all that these need, each
-by version and digest. It is the one command that asks archives what there is; a build takes what the locks say.
+by version and digest. And write mwbuild.lock: the digest of each image that an image_import names by a tag. It is the one command that asks archives and registries
+what there is; a build takes what the locks say.
 
-Versions that are locked stay while the archive has them; --upgrade takes the newest. A lock of which no package changes is left as it is.
+Versions that are locked stay while the archive has them, and digests stay; --upgrade takes the newest. A lock of which nothing changes is left as it is.
 
 The archives are those of apt's configuration on this machine, or of the target's mirrors. Their lists are checked by their signatures, with
 the keys of the package debian-archive-keyring.`,
@@ -55,7 +59,7 @@ the keys of the package debian-archive-keyring.`,
 		},
 	}
 	fl := c.Flags()
-	fl.StringSliceVar(&f.upgrade, "upgrade", nil, "take the newest versions, of these `packages` or of all")
+	fl.StringSliceVar(&f.upgrade, "upgrade", nil, "take the newest versions, of these `packages` and images or of all")
 	fl.Lookup("upgrade").NoOptDefVal = allPackages
 	fl.BoolVar(&f.check, "check", false, "write nothing; exit with 1 if a lock would change")
 	fl.StringSliceVar(&f.mirrors, "mirror", nil, "`URL` of an archive, in place of all others; may be repeated")
@@ -64,13 +68,19 @@ the keys of the package debian-archive-keyring.`,
 	return c
 }
 
-// lockedTarget is a lock as its JSON form has it.
-type lockedTarget struct {
-	Label    string          `json:"label"`
-	Lock     string          `json:"lock"` // its file, in the workspace
-	Packages int             `json:"packages"`
+// writtenLock is a lock as its JSON form has it.
+type writtenLock struct {
+	Label    string          `json:"label,omitempty"` // of the target that it belongs to, if to one
+	Lock     string          `json:"lock"`            // its file, in the workspace
+	Packages int             `json:"packages,omitempty"`
+	Images   int             `json:"images,omitempty"`
 	Written  bool            `json:"written"` // or would be, with --check
 	Changes  []debian.Change `json:"changes"`
+}
+
+// upgrades tells whether the newest of what has this name is wanted.
+func (f *lockFlags) upgrades(name string) bool {
+	return slices.Contains(f.upgrade, allPackages) || slices.Contains(f.upgrade, name)
 }
 
 func (a *app) lock(ctx context.Context, f lockFlags, args []string) error {
@@ -78,7 +88,7 @@ func (a *app) lock(ctx context.Context, f lockFlags, args []string) error {
 	if err != nil {
 		return err
 	}
-	loader, errs := o.loader()
+	loader, errs := o.loaderOf(o.tree, true)
 	if len(errs) > 0 {
 		return o.reported(errs)
 	}
@@ -89,30 +99,47 @@ func (a *app) lock(ctx context.Context, f lockFlags, args []string) error {
 	if len(errs) > 0 {
 		return o.reported(errs)
 	}
+	declared = slices.DeleteFunc(declared, func(d load.Declared) bool {
+		return !slices.ContainsFunc(patterns, func(p label.Pattern) bool { return p.Match(d.Label()) })
+	})
 	l := &debian.Locker{Fetcher: &mirror.Fetcher{}, AptDir: aptDir, Mirrors: f.mirrors, Keyrings: f.keyrings}
-	all := []lockedTarget{}
+	all := []writtenLock{}
 	failed, change := false, false
+	done := func(w writtenLock, errs ...error) {
+		for _, err := range errs {
+			fmt.Fprintln(a.std.err, err)
+			failed = true
+		}
+		if len(errs) > 0 {
+			return
+		}
+		all = append(all, w)
+		change = change || w.Written
+		if f.output == "text" {
+			a.printLock(w, f.check)
+		}
+	}
 	for _, d := range declared {
-		if d.Kind() != "debian_image" || !slices.ContainsFunc(patterns, func(p label.Pattern) bool { return p.Match(d.Label()) }) {
+		if d.Kind() != "debian_image" {
 			continue
 		}
-		t, err := o.lockTarget(ctx, l, f, d)
+		w, err := o.lockTarget(ctx, l, f, d)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if err != nil {
-			fmt.Fprintf(a.std.err, "%s: %s: %v\n", d.Pos(""), d.Label(), err)
-			failed = true
-			continue
-		}
-		all = append(all, t)
-		change = change || t.Written
-		if f.output == "text" {
-			a.printLock(t, f.check)
+			done(w, fmt.Errorf("%s: %s: %w", d.Pos(""), d.Label(), err))
+		} else {
+			done(w)
 		}
 	}
+	if w, errs := o.lockImages(ctx, f, declared, patterns); ctx.Err() != nil {
+		return ctx.Err()
+	} else if w.Lock != "" {
+		done(w, errs...)
+	}
 	if len(all) == 0 && !failed {
-		a.note("there is no debian_image to lock")
+		a.note("there is nothing to lock: no debian_image, and no image_import with a ref")
 	}
 	if f.output == "json" {
 		err = a.printJSON(all)
@@ -123,7 +150,7 @@ func (a *app) lock(ctx context.Context, f lockFlags, args []string) error {
 	return err
 }
 
-func (a *app) printLock(t lockedTarget, check bool) {
+func (a *app) printLock(t writtenLock, check bool) {
 	for _, c := range t.Changes {
 		switch {
 		case c.Was == "":
@@ -137,15 +164,19 @@ func (a *app) printLock(t lockedTarget, check bool) {
 	state := "as before"
 	switch {
 	case t.Written && check:
-		state = "would be written: run mwbuild lock"
+		state = "would be written: run this without --check"
 	case t.Written:
 		state = "written"
 	}
-	a.note("%s: %s, %s", t.Lock, plural(t.Packages, "package"), state)
+	what := plural(t.Packages, "package")
+	if t.Label == "" {
+		what = plural(t.Images, "image")
+	}
+	a.note("%s: %s, %s", t.Lock, what, state)
 }
 
 // lockTarget brings one lock up to date.
-func (o *opened) lockTarget(ctx context.Context, l *debian.Locker, f lockFlags, d load.Declared) (lockedTarget, error) {
+func (o *opened) lockTarget(ctx context.Context, l *debian.Locker, f lockFlags, d load.Declared) (writtenLock, error) {
 	text := func(name string) string { v, _ := d.Attr(name); s, _ := v.(string); return s }
 	list := func(name string) []string { v, _ := d.Attr(name); s, _ := v.([]string); return s }
 	slim, _ := d.Attr("slim")
@@ -153,7 +184,7 @@ func (o *opened) lockTarget(ctx context.Context, l *debian.Locker, f lockFlags, 
 		Suite: text("suite"), Architecture: text("architecture"), Packages: list("packages"), Slim: slim == true, Mirrors: list("mirrors"),
 	}
 	lab := d.Label()
-	t := lockedTarget{Label: lab.String(), Lock: path.Join(lab.Pkg, cmp.Or(text("lock"), lab.Name+".lock.json")), Changes: []debian.Change{}}
+	t := writtenLock{Label: lab.String(), Lock: path.Join(lab.Pkg, cmp.Or(text("lock"), lab.Name+".lock.json")), Changes: []debian.Change{}}
 	file := filepath.Join(o.root, filepath.FromSlash(t.Lock))
 	var old *lockfile.File
 	was, err := os.ReadFile(file)
@@ -166,9 +197,7 @@ func (o *opened) lockTarget(ctx context.Context, l *debian.Locker, f lockFlags, 
 	}
 	begun := time.Now()
 	stop := time.AfterFunc(time.Second/2, func() { o.app.note("asking archives for the packages of %s …", s.Suite) })
-	locked, err := l.Lock(ctx, s, old, func(name string) bool {
-		return slices.Contains(f.upgrade, allPackages) || slices.Contains(f.upgrade, name)
-	})
+	locked, err := l.Lock(ctx, s, old, f.upgrades)
 	stop.Stop()
 	if err != nil {
 		return t, err
@@ -181,4 +210,81 @@ func (o *opened) lockTarget(ctx context.Context, l *debian.Locker, f lockFlags, 
 		err = renameio.WriteFile(file, locked.Format(), 0o644)
 	}
 	return t, err
+}
+
+// lockImages brings mwbuild.lock up to date, if there is anything to lock in it. What it holds for targets that patterns do not match stays, unless they match
+// all. There is an error for each image of which the digest cannot be had.
+func (o *opened) lockImages(ctx context.Context, f lockFlags, declared []load.Declared, patterns []label.Pattern) (writtenLock, []error) {
+	w := writtenLock{Lock: load.LockFile, Changes: []debian.Change{}}
+	was, err := os.ReadFile(filepath.Join(o.root, load.LockFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return w, []error{err}
+	}
+	old := map[string]string{}
+	if err == nil {
+		if old, err = load.ParseLock(was); err != nil {
+			o.app.note("%s is written anew: %v", load.LockFile, err)
+		}
+	}
+	is := map[string]string{}
+	if !slices.ContainsFunc(patterns, func(p label.Pattern) bool { return p.Below && p.Label.Pkg == "" && !p.Negative }) {
+		maps.Copy(is, old)
+	}
+	wanted := map[string]load.Declared{}
+	for _, d := range declared {
+		if d.Kind() != "image_import" {
+			continue
+		}
+		for _, ref := range d.Strings("ref") {
+			if _, ok := wanted[ref]; !ok && ref != "" {
+				wanted[ref] = d
+			}
+		}
+	}
+	if len(wanted) == 0 && len(old) == 0 {
+		return writtenLock{}, nil
+	}
+	var errs []error
+	for _, ref := range slices.Sorted(maps.Keys(wanted)) {
+		if is[ref] = old[ref]; is[ref] != "" && !f.upgrades(ref) {
+			continue
+		}
+		stop := time.AfterFunc(time.Second/2, func() { o.app.note("asking for %s …", ref) })
+		var d digest.Digest
+		err := load.CheckRef(ref)
+		if err == nil {
+			d, err = transport.Lookup(ctx, ref, nil)
+		}
+		stop.Stop()
+		if ctx.Err() != nil {
+			return w, nil
+		}
+		if err != nil {
+			by := wanted[ref]
+			errs = append(errs, fmt.Errorf("%s: %s: %s: %w", by.Pos("ref"), by.Label(), ref, err))
+		}
+		is[ref] = d.String()
+	}
+	if len(errs) > 0 {
+		return w, errs
+	}
+	w.Images = len(is)
+	for _, ref := range slices.Sorted(maps.Keys(is)) {
+		if is[ref] != old[ref] {
+			w.Changes = append(w.Changes, debian.Change{Name: ref, Was: old[ref], Is: is[ref]})
+		}
+	}
+	for _, ref := range slices.Sorted(maps.Keys(old)) {
+		if is[ref] == "" {
+			w.Changes = append(w.Changes, debian.Change{Name: ref, Was: old[ref]})
+		}
+	}
+	text := load.FormatLock(is)
+	w.Written = string(was) != string(text)
+	if w.Written && !f.check {
+		if err := renameio.WriteFile(filepath.Join(o.root, load.LockFile), text, 0o644); err != nil {
+			return w, []error{err}
+		}
+	}
+	return w, nil
 }

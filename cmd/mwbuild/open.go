@@ -173,18 +173,18 @@ func (o *opened) load(ctx context.Context, patterns []label.Pattern, keepGoing b
 
 // loader evaluates WORKSPACE and the built-in rules, in the configuration that the flags name.
 func (o *opened) loader() (*load.Loader, []error) {
-	l, errs := o.loaderOf(o.tree)
+	l, errs := o.loaderOf(o.tree, false)
 	if len(errs) == 0 {
 		o.records.Config = l.Workspace().Config
 	}
 	return l, errs
 }
 
-// loaderOf is loader over another tree. A configuration that it does not know is an error of the command line.
-func (o *opened) loaderOf(tree load.Tree) (*load.Loader, []error) {
+// loaderOf is loader over another tree, and with unlocked without its lock of images. A configuration that it does not know is an error of the command line.
+func (o *opened) loaderOf(tree load.Tree, unlocked bool) (*load.Loader, []error) {
 	l, errs := load.New(load.Options{
 		Tree: tree, Prelude: rules.Prelude, Functions: o.functions(), Version: version(), Program: program(), Jobs: runtime.NumCPU(), Config: o.app.config,
-		BuildArgs: o.handed.buildArgs,
+		BuildArgs: o.handed.buildArgs, Unlocked: unlocked,
 	})
 	for i, err := range errs {
 		if errors.As(err, new(*load.ConfigError)) {

@@ -204,7 +204,17 @@ func (f *ownerFinder) find(ctx context.Context, file *ownedFile) error {
 			return err
 		}
 	}
-	if base := path.Base(name); name == base && (base == "WORKSPACE" || base == "WORKSPACE.star") {
+	if name == load.LockFile {
+		all, err := f.survey(ctx, "...")
+		if err != nil {
+			return err
+		}
+		for _, d := range all {
+			if len(d.Strings("ref")) > 0 {
+				add(d, "lock")
+			}
+		}
+	} else if base := path.Base(name); name == base && (base == "WORKSPACE" || base == "WORKSPACE.star") {
 		all, err := f.survey(ctx, "...")
 		if err != nil {
 			return err

@@ -2,14 +2,20 @@ package main
 
 import (
 	"flag"
+	"io"
 	"io/fs"
+	"log"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/mwbuild/mwbuild/internal/aptrepo"
 )
 
 var updateScripts = flag.Bool("update", false, "rewrite the expected output in scripts")
@@ -28,6 +34,7 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"appendline": appendLine, "touchall": touchAll, "samelines": compareLines(true), "difflines": compareLines(false),
 			"holdlock": holdLock, "releaselock": releaseLock, "waitfor": waitFor, "readonly": readOnly, "unprivileged": unprivileged,
+			"debianarchive": debianArchive, "startregistry": startRegistry,
 		},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir+"/.home")
@@ -77,4 +84,36 @@ func compareLines(same bool) func(*testscript.TestScript, bool, []string) {
 			}
 		}
 	}
+}
+
+// debianArchive DIR SUITE DATE FILE makes an archive of Debian packages, signed with a key that is written to DIR.gpg. A line of FILE is a
+// package: its name, version, and fields such as Depends:a,b. DATE is "now", or a time.Duration before that; the archive is valid for a week.
+func debianArchive(ts *testscript.TestScript, _ bool, args []string) {
+	var packages []aptrepo.Package
+	for _, line := range strings.Split(strings.TrimSpace(ts.ReadFile(args[3])), "\n") {
+		f := strings.Fields(line)
+		p := aptrepo.Package{Name: f[0], Version: f[1], Files: map[string]string{"usr/share/doc/" + f[0] + "/version": f[1]}}
+		for _, field := range f[2:] {
+			p.Control += strings.Replace(field, ":", ": ", 1) + "\n"
+		}
+		packages = append(packages, p)
+	}
+	date := time.Now()
+	if args[2] != "now" {
+		ago, err := time.ParseDuration(args[2])
+		ts.Check(err)
+		date = date.Add(-ago)
+	}
+	key, err := aptrepo.NewKey()
+	ts.Check(err)
+	dir := ts.MkAbs(args[0])
+	ts.Check(key.Write(dir, aptrepo.Suite{Name: args[1], Date: date, ValidUntil: date.Add(7 * 24 * time.Hour), Packages: packages}))
+	ts.Check(os.WriteFile(dir+".gpg", key.Public(), 0o644))
+}
+
+// startRegistry VARIABLE starts an empty registry, and puts where it listens into the environment.
+func startRegistry(ts *testscript.TestScript, _ bool, args []string) {
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	ts.Defer(server.Close)
+	ts.Setenv(args[0], strings.TrimPrefix(server.URL, "http://"))
 }

@@ -137,7 +137,10 @@ func looksAt(patterns []label.Pattern, loaded *load.Result) []string {
 	if slices.ContainsFunc(patterns, func(p label.Pattern) bool { return p.Below }) {
 		return []string{""} // a package may come
 	}
-	paths := map[string]bool{"WORKSPACE": true, "WORKSPACE.star": true, ".mwbuildignore": true}
+	paths := map[string]bool{".mwbuildignore": true}
+	for _, name := range load.RootFiles {
+		paths[name] = true
+	}
 	for _, p := range patterns {
 		paths[p.Label.Pkg] = true
 	}

@@ -341,7 +341,7 @@ func newVersion(t *testing.T, deb []byte, was, is string) []byte {
 			t.Fatal(err)
 		}
 	}
-	command(t, dir, "dpkg-deb", "--root-owner-group", "-b", "tree", "new.deb")
+	command(t, dir, "env", "SOURCE_DATE_EPOCH=1700000000", "dpkg-deb", "--root-owner-group", "-b", "tree", "new.deb")
 	return must(os.ReadFile(filepath.Join(dir, "new.deb")))
 }
 

@@ -9,11 +9,9 @@ package debian
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"io"
-	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -35,6 +33,7 @@ const groups = 9
 
 // Files reads files of the package that a rule is called in.
 type Files interface {
+	Has(file string) bool
 	Read(file string) ([]byte, error)
 }
 
@@ -46,10 +45,10 @@ type Files interface {
 func Analyse(_ context.Context, files Files, pkg string, args map[string]any) (any, error) {
 	name, _ := args["lock"].(string)
 	file := path.Join(pkg, name)
-	text, err := files.Read(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("lock: there is no %s\n    mwbuild lock writes it", file)
+	if !files.Has(file) {
+		return nil, fmt.Errorf("lock: there is no %s\n    mwbuild lock writes it; git must not ignore it", file)
 	}
+	text, err := files.Read(file)
 	if err != nil {
 		return nil, fmt.Errorf("lock: %w", err)
 	}

@@ -406,22 +406,33 @@ var digestPattern = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 func (c *ruleContext) importImage(b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
 	name := "image"
 	in := &action.Import{Platform: c.loader.workspace.Platform}
-	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "digest", &in.Digest, "registry?", &in.Registry,
-		"layout?", &in.Layout, "tar?", &in.Tar, "platform?", &in.Platform, "name?", &name); err != nil {
+	ref := ""
+	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "digest?", &in.Digest, "registry?", &in.Registry,
+		"layout?", &in.Layout, "tar?", &in.Tar, "platform?", &in.Platform, "name?", &name, "ref?", &ref); err != nil {
 		return nil, err
 	}
 	if in.Platform == "" {
 		in.Platform = c.loader.workspace.Platform
 	}
 	given := 0
-	for _, s := range []string{in.Registry, in.Layout, in.Tar} {
+	for _, s := range []string{in.Registry, in.Layout, in.Tar, ref} {
 		if s != "" {
 			given++
 		}
 	}
+	if given != 1 {
+		return nil, fmt.Errorf("one of ref, registry, layout and tar says where the image is; %d are given", given)
+	}
+	if ref != "" {
+		if in.Digest != "" {
+			return nil, fmt.Errorf("digest: that of ref = %q stands in %s: leave it out, or name the image by registry and digest", ref, LockFile)
+		}
+		var err error
+		if in.Registry, in.Digest, err = c.loader.locked(ref); err != nil {
+			return nil, err
+		}
+	}
 	switch {
-	case given != 1:
-		return nil, fmt.Errorf("one of registry, layout and tar says where the image is; %d are given", given)
 	case !digestPattern.MatchString(in.Digest):
 		return nil, fmt.Errorf("digest: %q: want sha256: and 64 hexadecimal digits", in.Digest)
 	case strings.Contains(in.Registry, "@"):

@@ -42,6 +42,8 @@ type Options struct {
 	Config    Config            // that targets are loaded in; an error of it is a [ConfigError]
 	// Functions are what ctx.call finds, by name.
 	Functions map[string]Function
+	// Unlocked leaves LockFile unread, for the command that writes it: targets that need it cannot be loaded, but surveyed.
+	Unlocked bool
 	// Program tells this version of mwbuild and of Functions from others, for what is remembered.
 	Program string
 }
@@ -96,6 +98,11 @@ func New(opts Options) (*Loader, []error) {
 		return nil, errs
 	}
 	var err error
+	if !opts.Unlocked {
+		if l.workspace.Locked, err = readLock(opts.Tree); err != nil {
+			return nil, []error{err}
+		}
+	}
 	if l.environment, err = l.digestEnvironment(); err != nil {
 		return nil, []error{err}
 	}

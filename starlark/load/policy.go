@@ -19,6 +19,7 @@ type policy struct {
 	bases          []basePattern
 	anyBase        bool
 	root, network  bool // whether they are allowed
+	refs           bool // whether tags are
 }
 
 // A basePattern is the pattern of image_import targets, or of repositories as in a glob.
@@ -29,10 +30,10 @@ type basePattern struct {
 
 // declarePolicy is policy() of WORKSPACE.
 func (c *configs) declarePolicy(b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) error {
-	p := policy{root: true, network: true}
+	p := policy{root: true, network: true, refs: true}
 	var bases starlark.Value
 	var configurations *starlark.List
-	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "configurations?", &configurations, "bases?", &bases, "root?", &p.root, "network?", &p.network); err != nil {
+	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "configurations?", &configurations, "bases?", &bases, "root?", &p.root, "network?", &p.network, "mutable_refs?", &p.refs); err != nil {
 		return err
 	}
 	var err error

@@ -24,6 +24,7 @@ type Workspace struct {
 	// flags differ from it "platform=OS/ARCH" and "define NAME=VALUE", all separated by spaces.
 	Config  string
 	Defines map[string]string // what define()s are in that configuration, those that are "" left out
+	Locked  map[string]string // what mwbuild.lock says: digests of images by reference
 }
 
 var defaultWorkspace = Workspace{Root: "/srv/mediawiki", User: "900:900", Owner: "65533:65533", Platform: "linux/amd64"}

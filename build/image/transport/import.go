@@ -181,6 +181,23 @@ func pick(all []ocispecs.Descriptor, platform ocispecs.Platform) (digest.Digest,
 	return best.Digest, nil
 }
 
+// Lookup asks a registry which manifest or index a reference, REPOSITORY:TAG, names now. A nil keychain is the user's own.
+func Lookup(ctx context.Context, ref string, kc authn.Keychain) (digest.Digest, error) {
+	tag, err := name.NewTag(ref)
+	if err != nil {
+		return "", err
+	}
+	d, err := remote.Head(tag, remoteOptions(ctx, kc)...)
+	if err != nil { // not every registry answers that
+		got, gerr := remote.Get(tag, remoteOptions(ctx, kc)...)
+		if gerr != nil {
+			return "", gerr
+		}
+		return digest.FromBytes(got.Manifest), nil
+	}
+	return digest.Parse(d.Digest.String())
+}
+
 func importRegistry(ctx context.Context, b image.Blobs, repository string, want digest.Digest, platform ocispecs.Platform, kc authn.Keychain) (image.Image, error) {
 	repo, err := name.NewRepository(repository)
 	if err != nil {
