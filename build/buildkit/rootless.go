@@ -26,7 +26,7 @@ import (
 const (
 	// stageEnv tells the engine's process how far it is on its way.
 	stageEnv    = "MWBUILD_ENGINE_STAGE"
-	stageWait   = "wait"   // for the ids to be mapped, which descriptor 3 tells
+	stageWait   = "wait"   // and the number of the descriptor that tells when the ids are mapped
 	stageMapped = "mapped" // and root
 
 	// neededIDs are those that a usual image has: 1 to 65534, nobody, and one more.
@@ -35,6 +35,30 @@ const (
 
 // runtimes are the programs that can run a container for the embedded engine, in the order in which it looks.
 var runtimes = []string{"buildkit-runc", "runc"}
+
+// StartAsRoot starts cmd with the rights to mount and to run containers: for an ordinary user in namespaces of its own, in which the user is root
+// and state, a folder of the user's, is where a runtime keeps its own. cmd.SysProcAttr must be set; cmd's program calls [EnterNamespace] first. The caller waits for cmd.
+// An [ErrNoEngine] says what is missing on this machine.
+func StartAsRoot(cmd *exec.Cmd, state string) error {
+	if err := thisMachine().canEmbed(); err != nil {
+		return err
+	}
+	for _, dir := range []string{filepath.Join(state, "tmp"), runDir(state)} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	return startProcess(cmd, state)
+}
+
+// EnterNamespace does the started process's part of [StartAsRoot], and tells whether it is root of a user namespace only.
+func EnterNamespace() (userNamespace bool, err error) {
+	err = enterNamespace()
+	return inUserNamespace(), err
+}
+
+// Runtime is the path of the program that runs containers.
+func Runtime() (string, error) { return thisMachine().runtime() }
 
 // A machine is what [machine.missing] looks at.
 type machine struct {
@@ -208,13 +232,13 @@ func startProcess(cmd *exec.Cmd, root string) error {
 		return cmd.Start()
 	}
 	cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-	cmd.Env = append(cmd.Env, stageEnv+"="+stageWait)
+	cmd.Env = append(cmd.Env, stageEnv+"="+stageWait+strconv.Itoa(3+len(cmd.ExtraFiles)))
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	defer w.Close()
-	cmd.ExtraFiles = []*os.File{r}
+	cmd.ExtraFiles = append(cmd.ExtraFiles, r)
 	err = cmd.Start()
 	r.Close()
 	if err != nil {
@@ -256,19 +280,15 @@ func mapIDs(pid int) error {
 // enterNamespace does the engine's part of what startProcess begins. It does nothing in a process that has root's rights
 // already.
 func enterNamespace() error {
-	switch os.Getenv(stageEnv) {
-	case stageWait:
-		f := os.NewFile(3, "mapped")
-		n, err := f.Read(make([]byte, 1))
-		f.Close()
-		if n == 0 {
-			return fmt.Errorf("engine: its ids were not mapped: %w", err)
+	stage := os.Getenv(stageEnv)
+	if fd, ok := strings.CutPrefix(stage, stageWait); ok {
+		n, err := strconv.Atoi(fd)
+		if err != nil {
+			return fmt.Errorf("engine: %s: %w", stageEnv, err)
 		}
-		if err := os.Setenv(stageEnv, stageMapped); err != nil {
-			return err
-		}
-		return fmt.Errorf("engine: %w", syscall.Exec("/proc/self/exe", os.Args, os.Environ()))
-	case stageMapped:
+		return awaitMapping(n)
+	}
+	if stage == stageMapped {
 		os.Unsetenv(stageEnv)
 		entered = true
 		// Those of a rootless container may be shared with processes that it has elsewhere.
@@ -280,6 +300,20 @@ func enterNamespace() error {
 		}
 	}
 	return nil
+}
+
+// awaitMapping waits until the ids are mapped, and begins this process's program again: it returns only if that fails.
+func awaitMapping(fd int) error {
+	f := os.NewFile(uintptr(fd), "mapped")
+	n, err := f.Read(make([]byte, 1))
+	f.Close()
+	if n == 0 {
+		return fmt.Errorf("engine: its ids were not mapped: %w", err)
+	}
+	if err := os.Setenv(stageEnv, stageMapped); err != nil {
+		return err
+	}
+	return fmt.Errorf("engine: %w", syscall.Exec("/proc/self/exe", os.Args, os.Environ()))
 }
 
 // entered says that this process is the first one of the namespaces that startProcess makes.

@@ -98,7 +98,7 @@ What starts with //, :, -// or ... is a target and means build:
 	f.StringVar(&a.config.Name, "config", "", "configuration to use: the `name` of a configuration() in WORKSPACE")
 	f.StringVar(&a.config.Platform, "platform", "", "`os/arch` to build for, in place of what the configuration or image_defaults() in WORKSPACE says")
 	f.StringArrayVar(&a.config.Define, "define", nil, "`NAME=VALUE` of a define() in WORKSPACE, for select(); may be repeated, and the last value of a name counts")
-	root.AddCommand(a.buildCommand(), a.testCommand(), a.explainCommand(), a.affectedCommand(), a.queryCommand(), a.aqueryCommand(), a.ownersCommand(), a.llbCommand(), a.logCommand(), a.lockCommand(), a.infoCommand(), a.cleanCommand(), a.genCommand(), a.fmtCommand(), a.lintCommand(), a.l10nCommand(), a.versionCommand(), a.engineCommand(), a.imageTestCommand())
+	root.AddCommand(a.buildCommand(), a.testCommand(), a.runCommand(), a.explainCommand(), a.affectedCommand(), a.queryCommand(), a.aqueryCommand(), a.ownersCommand(), a.llbCommand(), a.logCommand(), a.lockCommand(), a.infoCommand(), a.cleanCommand(), a.genCommand(), a.fmtCommand(), a.lintCommand(), a.l10nCommand(), a.versionCommand(), a.engineCommand(), a.imageTestCommand(), a.containerCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	return root
@@ -147,12 +147,15 @@ func (a *app) execute(ctx context.Context, args []string) error {
 // exitCode reports err, if it was not, and returns the code for it.
 func (a *app) exitCode(ctx context.Context, err error) int {
 	var usage usageError
+	var exit exitError
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, errStopped):
 		return 0
 	case ctx.Err() != nil:
 		fmt.Fprintln(a.std.err, "mwbuild: interrupted; what was finished is kept")
 		return exitInterrupted
+	case errors.As(err, &exit):
+		return exit.code
 	case errors.Is(err, errReported):
 		return exitFailed
 	case errors.Is(err, errTests):

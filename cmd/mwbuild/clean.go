@@ -33,7 +33,7 @@ The cache belongs to all workspaces of its user. Losing it costs time and nothin
 }
 
 // cacheParts are what mwbuild makes in a cache folder. Nothing else in it is touched.
-var cacheParts = []string{"badger", "badger.damaged", "badger.lock", "badger.opening", "locks", "blobs", "ingest", "index.json", "oci-layout", "engine", "packages", "results", "logs"}
+var cacheParts = []string{"badger", "badger.damaged", "badger.lock", "badger.opening", "locks", "blobs", "ingest", "index.json", "oci-layout", "engine", "packages", "results", "logs", "run"}
 
 func (a *app) clean(ctx context.Context, expunge, engine bool) (err error) {
 	dir, err := a.cache()
@@ -52,9 +52,12 @@ func (a *app) clean(ctx context.Context, expunge, engine bool) (err error) {
 		remove = []string{"engine"}
 	}
 	for _, part := range remove {
-		if part == "engine" {
+		switch part {
+		case "engine":
 			err = a.removeEngine(ctx, filepath.Join(dir, part))
-		} else {
+		case "run":
+			err = removeUnpacked(dir)
+		default:
 			err = os.RemoveAll(filepath.Join(dir, part))
 		}
 		if err != nil {
@@ -74,6 +77,9 @@ func (a *app) clean(ctx context.Context, expunge, engine bool) (err error) {
 		return err
 	}
 	// They may be of workspaces that are gone, and are soon made again.
+	if err := removeUnpacked(dir); err != nil {
+		return err
+	}
 	for _, part := range []string{"packages", "results"} {
 		if err := os.RemoveAll(filepath.Join(dir, part)); err != nil {
 			return err

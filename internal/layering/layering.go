@@ -79,6 +79,7 @@ var table = map[string]row{
 	"build/image/transport":         {reach: []string{"cache", "starlark", badgerLib, buildkitLib, starlarkLib}},
 	"build/image/internal/blobtest": {reach: []string{"cache", "starlark", badgerLib, buildkitLib, starlarkLib}},
 	"build/buildkit":                {reach: []string{"build/plan", "cache", "starlark"}},
+	"build/container":               {modules: []string{}, reach: []string{badgerLib, buildkitLib, starlarkLib}},
 	"build/progress":                {reach: []string{"build/plan", "cache", "starlark", badgerLib}},
 	"build":                         {reach: []string{"starlark", starlarkLib}, direct: []string{buildkitLib}},
 	"cmd/mwbuild":                   {direct: []string{buildkitLib, badgerLib, starlarkLib}},

@@ -48,6 +48,7 @@ var spine = []struct {
 	{"TestNpmBuild", "packages of npm from a lock", "-"},
 	{"TestChanges", "what a step changed, as a layer", "-"},
 	{"TestDebianImage", "Debian packages from a lock", "-"},
+	{"TestRunProgram", "programs of images run here", "-"},
 }
 
 // hosted says how the places of this process run mwbuild. TestSpine starts this program again, with it in the environment.

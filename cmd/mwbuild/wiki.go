@@ -1,0 +1,157 @@
+package main
+
+import (
+	"cmp"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/renameio/v2"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/mwbuild/mwbuild/build/container"
+	"github.com/mwbuild/mwbuild/graph"
+	"github.com/mwbuild/mwbuild/starlark/load"
+)
+
+// A wiki that mwbuild run started: what it is kept by between starts.
+
+const (
+	wikiData     = "/data"                     // its database, in the container
+	wikiSettings = "/run/mwbuild/settings.php" // which LocalSettings.php requires: rules/mediawiki.star
+	settingsEnv  = "MEDIAWIKI_SETTINGS"
+)
+
+// wikiSecrets are what only this wiki has.
+type wikiSecrets struct {
+	SecretKey  string `json:"secret_key"`
+	UpgradeKey string `json:"upgrade_key"`
+	Password   string `json:"password"` // of the user Admin
+}
+
+// setupWiki sets up the database where there is none, and brings it up to date where the image is another than last time. $1 is where MediaWiki lies, $2
+// what tells images apart, $3 the wiki's name, $4 its address, $5 the password.
+const setupWiki = `set -eu
+cd "$1"
+if [ ! -e /data/installed ]; then
+    rm -rf /data/sqlite
+    mkdir -p /data/sqlite
+    run=maintenance/run.php
+    MW_CONFIG_FILE=/tmp/none.php php $run install --dbtype=sqlite --dbpath=/data/sqlite --dbname=wiki --confpath=/tmp --scriptpath= --server="$4" --pass="$5" "$3" Admin
+    rm -f /tmp/LocalSettings.php
+    touch /data/installed
+fi
+if [ "$(cat /data/image 2>/dev/null)" != "$2" ]; then
+    php maintenance/run.php update --quick
+    echo "$2" >/data/image
+fi
+`
+
+// addWiki makes a container of a wiki that has its database.
+func (o *opened) addWiki(f runFlags, t *graph.Target, decl load.Declared, config ocispecs.Image, s *container.Spec, digest string) error {
+	if len(s.Ports) == 0 {
+		return usagef("%s has no ports: its base is no web server, such as a wiki_server_image", t.Label)
+	}
+	dir, err := o.wikiDir(t)
+	if err != nil {
+		return err
+	}
+	secrets, err := wikiSecretsIn(dir, f.fresh)
+	if err != nil {
+		return err
+	}
+	address := "http://" + s.Ports[0].Host
+	name := t.Label.Name
+	if err := writeSettings(dir, name, address, secrets); err != nil {
+		return err
+	}
+	root := config.Config.WorkingDir
+	if v, ok := decl.Attr("root"); ok && v != "" {
+		root, _ = v.(string)
+	}
+	server := &s.Processes[0]
+	server.Env = append(server.Env, settingsEnv+"="+wikiSettings)
+	setup := container.Process{
+		Args: []string{"/bin/sh", "-c", setupWiki, "sh", root, digest, name, address, secrets.Password},
+		Env:  server.Env, Cwd: root, UID: server.UID, GID: server.GID, Quiet: true,
+	}
+	if _, err := os.Stat(filepath.Join(dir, "data", "installed")); err != nil || f.fresh {
+		setup.Says = "setting up the wiki's database …"
+	}
+	s.Processes = append([]container.Process{setup}, s.Processes...)
+	s.Volumes = append(s.Volumes,
+		container.Volume{Source: filepath.Join(dir, "data"), Dest: wikiData, Owned: true, Fresh: f.fresh},
+		container.Volume{Source: filepath.Join(dir, "settings.php"), Dest: wikiSettings, ReadOnly: true})
+	s.Ports[0].Says = fmt.Sprintf("%s/", address)
+	o.app.note("user Admin, password %s", secrets.Password)
+	return nil
+}
+
+// wikiDir is the folder of a wiki, below the user's data.
+func (o *opened) wikiDir(t *graph.Target) (string, error) {
+	data := os.Getenv("XDG_DATA_HOME")
+	if data == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", err
+		}
+		data = filepath.Join(home, ".local", "share")
+	}
+	sum := sha256.Sum256([]byte(o.root + "\x00" + t.ID.String()))
+	dir := filepath.Join(data, "mwbuild", "wikis", path.Base(o.root)+"-"+t.Label.Name+"-"+hex.EncodeToString(sum[:4]))
+	return dir, os.MkdirAll(dir, 0o711) // others are let through to the database, which belongs to the container's user
+}
+
+func wikiSecretsIn(dir string, fresh bool) (wikiSecrets, error) {
+	var s wikiSecrets
+	file := filepath.Join(dir, "secrets.json")
+	text, err := os.ReadFile(file)
+	if err == nil && !fresh {
+		if err := json.Unmarshal(text, &s); err != nil {
+			return s, fmt.Errorf("%s: %w\n    start with --fresh", file, err)
+		}
+		return s, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return s, err
+	}
+	s = wikiSecrets{SecretKey: random(32), UpgradeKey: random(8), Password: random(8)}
+	if text, err = json.Marshal(s); err != nil {
+		return s, err
+	}
+	return s, renameio.WriteFile(file, text, 0o600)
+}
+
+func random(n int) string {
+	b := make([]byte, n)
+	rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+// writeSettings writes what LocalSettings.php of the image requires: what is this wiki's own. Caches end with the container, since another image may
+// have other messages.
+func writeSettings(dir, name, address string, s wikiSecrets) error {
+	php := func(s string) string {
+		return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'"
+	}
+	text := "<?php\n// Written by mwbuild run.\n"
+	for _, line := range [][2]string{
+		{"Server", php(address)}, {"ScriptPath", "''"}, {"Sitename", php(cmp.Or(name, "wiki"))},
+		{"DBtype", "'sqlite'"}, {"DBname", "'wiki'"}, {"SQLiteDataDir", "'/data/sqlite'"},
+		{"SecretKey", php(s.SecretKey)}, {"UpgradeKey", php(s.UpgradeKey)},
+		{"MainCacheType", "extension_loaded( 'apcu' ) ? CACHE_ACCEL : CACHE_NONE"}, {"MessageCacheType", "$wgMainCacheType"}, {"ParserCacheType", "$wgMainCacheType"},
+		{"SessionCacheType", "CACHE_DB"}, {"CacheDirectory", "false"}, {"TmpDirectory", "'/tmp'"}, {"ShowExceptionDetails", "true"}, {"EnableUploads", "false"},
+		{"UseFileCache", "false"}, {"PhpCli", "false"},
+	} {
+		text += fmt.Sprintf("$wg%s = %s;\n", line[0], line[1])
+	}
+	return renameio.WriteFile(filepath.Join(dir, "settings.php"), []byte(text), 0o644)
+}
