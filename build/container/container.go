@@ -58,6 +58,7 @@ type Process struct {
 	Stdin    bool   // it reads this process's standard input
 	ToStderr bool   // its standard output goes to standard error
 	Says     string // told before it starts
+	Fails    string // told if it fails
 }
 
 // A Volume is a file or folder of this machine in the container.
@@ -254,6 +255,9 @@ func (s Spec) process(ctx context.Context, root string, n int, p Process, ports 
 		if _, err := log.Seek(0, io.SeekStart); err == nil {
 			_, _ = io.Copy(os.Stderr, log)
 		}
+	}
+	if p.Fails != "" {
+		say(p.Fails)
 	}
 	return &ExitError{Args: p.Args, Code: exit.ExitCode()}
 }

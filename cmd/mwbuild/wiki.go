@@ -41,16 +41,20 @@ type wikiSecrets struct {
 // what tells images apart, $3 the wiki's name, $4 its address, $5 the password.
 const setupWiki = `set -eu
 cd "$1"
+maintain() { # before 1.40 there is no run.php
+    script=$1
+    shift
+    if [ -e maintenance/run.php ]; then php maintenance/run.php $script "$@"; else php maintenance/$script.php "$@"; fi
+}
 if [ ! -e /data/installed ]; then
     rm -rf /data/sqlite
     mkdir -p /data/sqlite
-    run=maintenance/run.php
-    MW_CONFIG_FILE=/tmp/none.php php $run install --dbtype=sqlite --dbpath=/data/sqlite --dbname=wiki --confpath=/tmp --scriptpath= --server="$4" --pass="$5" "$3" Admin
+    (export MW_CONFIG_FILE=/tmp/none.php && maintain install --dbtype=sqlite --dbpath=/data/sqlite --dbname=wiki --confpath=/tmp --scriptpath= --server="$4" --pass="$5" "$3" Admin)
     rm -f /tmp/LocalSettings.php
     touch /data/installed
 fi
 if [ "$(cat /data/image 2>/dev/null)" != "$2" ]; then
-    php maintenance/run.php update --quick
+    maintain update --quick
     echo "$2" >/data/image
 fi
 `
@@ -82,6 +86,7 @@ func (o *opened) addWiki(f runFlags, t *graph.Target, decl load.Declared, config
 	setup := container.Process{
 		Args: []string{"/bin/sh", "-c", setupWiki, "sh", root, digest, name, address, secrets.Password},
 		Env:  server.Env, Cwd: root, UID: server.UID, GID: server.GID, Quiet: true,
+		Fails: "the wiki's database could not be set up or brought up to date; --fresh begins with a new one",
 	}
 	if _, err := os.Stat(filepath.Join(dir, "data", "installed")); err != nil || f.fresh {
 		setup.Says = "setting up the wiki's database …"

@@ -69,13 +69,15 @@ var phpBase = once(func(dir string) (base, error) {
 })
 
 // copyMediaWiki is a copy of the real tree, for a test to change. Its git history stays behind, which git may still be packing.
-func copyMediaWiki(t *testing.T) *place {
+func copyMediaWiki(t *testing.T) *place { return copyTree(t, mediawiki(t)) }
+
+func copyTree(t *testing.T, tree string) *place {
 	t.Helper()
 	dir := filepath.Join(shortDir(t), "tree")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	command(t, mediawiki(t), "sh", "-c", `tar --exclude=./.git -cf - . | tar -C "$0" -xf -`, dir)
+	command(t, tree, "sh", "-c", `tar --exclude=./.git -cf - . | tar -C "$0" -xf -`, dir)
 	return newPlace(t, dir)
 }
 

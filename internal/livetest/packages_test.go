@@ -280,8 +280,18 @@ npm_build(
     secrets = {"npmrc": "/run/secrets/npmrc", "trusted": "/run/secrets/trusted"},
     timeout = "5m",
 )
+npm_test(
+    name = "js_test",
+    srcs = glob(["*.json", "test/**"]),
+    env = {"npm_config_cafile": "/run/secrets/trusted", "npm_config_userconfig": "/run/secrets/npmrc"},
+    image = "//:node",
+    network = True,
+    secrets = {"npmrc": "/run/secrets/npmrc", "trusted": "/run/secrets/trusted"},
+)
+-- ui/test/odd.js --
+require( 'assert' ).ok( require( 'is-odd' )( 3 ) );
 -- ui/package.json --
-{"name": "ui", "version": "1.0.0", "private": true, "scripts": {"build": "node src/build.js"}, "dependencies": {"is-odd": "3.0.1"}}
+{"name": "ui", "version": "1.0.0", "private": true, "scripts": {"build": "node src/build.js", "test": "node test/odd.js"}, "dependencies": {"is-odd": "3.0.1"}}
 -- ui/src/build.js --
 const isOdd = require( 'is-odd' ), fs = require( 'fs' );
 fs.mkdirSync( 'dist/deep', { recursive: true } );
@@ -313,6 +323,17 @@ fs.writeFileSync( 'dist/deep/odd.txt', [ 1, 2, 3 ].map( isOdd ).join( ' ' ) );
 	args := []string{"//ui", "--secret", "id=npmrc,src=" + npmrc, "--secret", "id=trusted,src=" + trusted}
 	first := p.build(args...)
 	p.build("//ui").wantActions(t, 0, false)
+
+	testArgs := append([]string{"//ui:js_test"}, args[1:]...)
+	for _, want := range []string{"PASSED", "(cached) PASSED"} {
+		got, _ := p.tests(0, testArgs...)
+		wantStatus(t, got, map[string]string{"//ui:js_test": want})
+	}
+	p.write("ui/test/odd.js", strings.Replace(p.read("ui/test/odd.js"), "( 3 )", "( 4 )", 1))
+	got, r := p.tests(3, testArgs...)
+	wantStatus(t, got, map[string]string{"//ui:js_test": "FAILED"})
+	r.want(t, 3, "AssertionError")
+
 	out := filepath.Join(shortDir(t), "out")
 	p.ok("//ui", "-o", "type=dir,dest="+out)
 	if b, err := os.ReadFile(filepath.Join(out, "dist/deep/odd.txt")); err != nil || string(b) != "true false true" {

@@ -238,3 +238,95 @@ func TestImageTests(t *testing.T) {
 		t.Errorf("still running: %v", left)
 	}
 }
+
+const phpunitWorkspace = `
+-- BUILD --
+debian_image(name = "php", suite = "bookworm", packages = ["php-cli", "phpunit"], slim = True, visibility = ["//visibility:public"])
+-- extensions/Sum/extension.json --
+{"name": "Sum", "manifest_version": 2, "MessagesDirs": {"Sum": ["i18n"]}}
+-- extensions/Sum/i18n/en.json --
+{"@metadata": {"authors": []}, "sum-title": "Sum"}
+-- extensions/Sum/i18n/qqq.json --
+{"@metadata": {"authors": []}, "sum-title": "Title of the page"}
+-- extensions/Sum/src/Sum.php --
+<?php
+namespace Sum;
+
+class Sum {
+	public static function of( int ...$numbers ): int {
+		return array_sum( $numbers );
+	}
+}
+-- extensions/Sum/tests/phpunit/bootstrap.php --
+<?php
+require_once __DIR__ . '/../../src/Sum.php';
+-- extensions/Sum/tests/phpunit/unit/SumTest.php --
+<?php
+use PHPUnit\Framework\TestCase;
+use Sum\Sum;
+
+class SumTest extends TestCase {
+	public function testEmpty(): void {
+		$this->assertSame( 0, Sum::of() );
+	}
+
+	public function testSeveral(): void {
+		$this->assertSame( 6, Sum::of( 1, 2, 3 ) );
+	}
+}
+-- extensions/Sum/BUILD --
+mw_extension(name = "Sum")
+
+mw_lint_test(name = "lint", component = ":Sum", php_image = "//:php")
+
+mw_phpunit_test(
+    name = "unit_test",
+    srcs = glob(["tests/phpunit/**"]),
+    bootstrap = "tests/phpunit/bootstrap.php",
+    component = ":Sum",
+    php_image = "//:php",
+    size = "small",
+)
+`
+
+// PHPUnit's tests and PHP's own look at the code of an extension run in a base that is made from Debian's packages.
+func TestPHPUnit(t *testing.T) {
+	t.Parallel()
+	p := workspace(t, phpunitWorkspace)
+	p.ok("lock")
+	got, _ := p.tests(0, "//...")
+	wantStatus(t, got, map[string]string{"//extensions/Sum:lint": "PASSED", "//extensions/Sum:unit_test": "PASSED"})
+	cached := map[string]string{"//extensions/Sum:lint": "(cached) PASSED", "//extensions/Sum:unit_test": "(cached) PASSED"}
+	junit := filepath.Join(shortDir(t), "junit.xml")
+	got, _ = p.tests(0, "//...", "--junit", junit)
+	wantStatus(t, got, cached)
+	if xml := string(must(os.ReadFile(junit))); !strings.Contains(xml, `name="testSeveral"`) || !strings.Contains(xml, `name="testEmpty"`) {
+		t.Errorf("JUnit's file lacks PHPUnit's cases:\n%s", xml)
+	}
+
+	// A test alone is no runtime file: lint does not look at it.
+	test := p.read("extensions/Sum/tests/phpunit/unit/SumTest.php")
+	p.write("extensions/Sum/tests/phpunit/unit/SumTest.php", strings.Replace(test, "assertSame( 6", "assertSame( 7", 1))
+	got, r := p.tests(3, "//...", "--junit", junit)
+	wantStatus(t, got, map[string]string{"//extensions/Sum:lint": "(cached) PASSED", "//extensions/Sum:unit_test": "FAILED"})
+	r.want(t, 3, "Failed asserting that 6 is identical to 7", "SumTest.php:")
+	if xml := string(must(os.ReadFile(junit))); !strings.Contains(xml, "<failure") || !strings.Contains(xml, "Failed asserting that 6") {
+		t.Errorf("JUnit's file lacks the failure:\n%s", xml)
+	}
+	p.write("extensions/Sum/tests/phpunit/unit/SumTest.php", test)
+	got, _ = p.tests(0, "//...")
+	wantStatus(t, got, cached)
+
+	code := p.read("extensions/Sum/src/Sum.php")
+	p.write("extensions/Sum/src/Sum.php", strings.Replace(code, "array_sum( $numbers )", "array_sum( $numbers", 1))
+	got, r = p.tests(3, "//...")
+	wantStatus(t, got, map[string]string{"//extensions/Sum:lint": "FAILED", "//extensions/Sum:unit_test": "FAILED"})
+	r.want(t, 3, "Parse error: ", "src/Sum.php on line 6")
+	p.write("extensions/Sum/src/Sum.php", code)
+
+	p.write("extensions/Sum/i18n/de.json", `{"@metadata": {"authors": []}, "sum-title": "Summe",}`)
+	got, r = p.tests(3, "//...")
+	// A unit test reads the whole component.
+	wantStatus(t, got, map[string]string{"//extensions/Sum:lint": "FAILED", "//extensions/Sum:unit_test": "PASSED"})
+	r.want(t, 3, "extensions/Sum/i18n/de.json:1:")
+}
