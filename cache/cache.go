@@ -226,7 +226,11 @@ func openBadger(dir string, readOnly bool) (b *badger.DB, err error) {
 			err = fmt.Errorf("badger: %v", p)
 		}
 	}()
-	return badger.Open(badger.DefaultOptions(dir).
+	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	if err != nil {
+		return nil, err
+	}
+	b, err = badger.Open(badger.DefaultOptions(dir).
 		WithReadOnly(readOnly).
 		WithBypassLockGuard(true).
 		WithLogger(nil).
@@ -242,6 +246,28 @@ func openBadger(dir string, readOnly bool) (b *badger.DB, err error) {
 		WithNumLevelZeroTablesStall(1 << 20). // without compactors a stall would never end
 		WithValueLogFileSize(1 << 20).        // stays empty: every value is below the threshold
 		WithChecksumVerificationMode(options.OnBlockRead))
+	if err != nil {
+		return nil, err
+	}
+	if err := checkTables(b, tables); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return b, nil
+}
+
+// checkTables tells whether b lacks one of the tables that were there before it was opened, and are still there. Badger opens each in a goroutine of
+// its own, and where that panics, Open may return without the table a moment before the process dies of it.
+func checkTables(b *badger.DB, tables []string) error {
+	known := map[string]bool{}
+	for _, t := range b.Tables() {
+		known[fmt.Sprintf("%06d.sst", t.ID)] = true
+	}
+	for _, t := range tables {
+		if _, err := os.Stat(t); err == nil && !known[filepath.Base(t)] {
+			return fmt.Errorf("badger: it did not open %s", t)
+		}
+	}
+	return nil
 }
 
 // Close writes out what was put and lets other processes in.
