@@ -28,6 +28,7 @@ const (
 	wikiData     = "/data"                     // its database, in the container
 	wikiSettings = "/run/mwbuild/settings.php" // which LocalSettings.php requires: rules/mediawiki.star
 	settingsEnv  = "MEDIAWIKI_SETTINGS"
+	setupWiki    = "/etc/mwbuild/setup-wiki" // of a wiki_server_image: rules/debian.star
 )
 
 // wikiSecrets are what only this wiki has.
@@ -36,28 +37,6 @@ type wikiSecrets struct {
 	UpgradeKey string `json:"upgrade_key"`
 	Password   string `json:"password"` // of the user Admin
 }
-
-// setupWiki sets up the database where there is none, and brings it up to date where the image is another than last time. $1 is where MediaWiki lies, $2
-// what tells images apart, $3 the wiki's name, $4 its address, $5 the password.
-const setupWiki = `set -eu
-cd "$1"
-maintain() { # before 1.40 there is no run.php
-    script=$1
-    shift
-    if [ -e maintenance/run.php ]; then php maintenance/run.php $script "$@"; else php maintenance/$script.php "$@"; fi
-}
-if [ ! -e /data/installed ]; then
-    rm -rf /data/sqlite
-    mkdir -p /data/sqlite
-    (export MW_CONFIG_FILE=/tmp/none.php && maintain install --dbtype=sqlite --dbpath=/data/sqlite --dbname=wiki --confpath=/tmp --scriptpath= --server="$4" --pass="$5" "$3" Admin)
-    rm -f /tmp/LocalSettings.php
-    touch /data/installed
-fi
-if [ "$(cat /data/image 2>/dev/null)" != "$2" ]; then
-    maintain update --quick
-    echo "$2" >/data/image
-fi
-`
 
 // addWiki makes a container of a wiki that has its database.
 func (o *opened) addWiki(f runFlags, t *graph.Target, decl load.Declared, config ocispecs.Image, s *container.Spec, digest string) error {
@@ -84,7 +63,7 @@ func (o *opened) addWiki(f runFlags, t *graph.Target, decl load.Declared, config
 	server := &s.Processes[0]
 	server.Env = append(server.Env, settingsEnv+"="+wikiSettings)
 	setup := container.Process{
-		Args: []string{"/bin/sh", "-c", setupWiki, "sh", root, digest, name, address, secrets.Password},
+		Args: []string{"/bin/sh", setupWiki, root, wikiData, digest, name, address, secrets.Password},
 		Env:  server.Env, Cwd: root, UID: server.UID, GID: server.GID, Quiet: true,
 		Fails: "the wiki's database could not be set up or brought up to date; --fresh begins with a new one",
 	}

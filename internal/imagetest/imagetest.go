@@ -31,6 +31,7 @@ type Spec struct {
 
 	Server []string  `json:"server"` // started if there is one
 	Port   int       `json:"port"`   // where it listens, on loopback
+	Start  float64   `json:"start"`  // seconds that it may take until it does; 0 is 50
 	HTTP   []Request `json:"http"`
 
 	Tree map[string]string `json:"tree"` // what is at a path: "absent", or "file", "dir" or "link", a mode, uid:gid and ->TARGET
@@ -48,7 +49,7 @@ type Request struct {
 	Refuse        []string          `json:"refuse"` // and of these none
 }
 
-// patience is how long a server may take until it listens, and to answer. It is less than that of the smallest test.
+// patience is how long a server may take to answer, and until it listens where nothing else is said. It is less than that of the smallest test.
 const patience = 50 * time.Second
 
 // most bounds what is kept of an output and read of a body; mostShown what is shown of a body.
@@ -234,8 +235,12 @@ func (t *test) serve(s Spec) error {
 			return t.ctx.Err()
 		case <-time.After(20 * time.Millisecond):
 		}
-		if time.Since(begun) > patience {
-			t.add("%s: nothing listens at port %d after %v: %v", s.Server[0], s.Port, patience, err)
+		limit := patience
+		if s.Start > 0 {
+			limit = time.Duration(s.Start * float64(time.Second))
+		}
+		if time.Since(begun) > limit {
+			t.add("%s: nothing listens at port %d after %v: %v", s.Server[0], s.Port, limit, err)
 			return nil
 		}
 	}

@@ -24,6 +24,7 @@ const site = `
 debian_image(
     name = "debian",
     suite = "bookworm",
+    visibility = ["//visibility:public"],
     packages = ["php8.2-apcu", "php8.2-fpm", "php8.2-intl", "php8.2-mbstring", "php8.2-sqlite3", "php8.2-xml", "nginx-light"],
     slim = True,
 )
@@ -39,6 +40,18 @@ mw_image(
     load_components = True,
     settings = "LocalSettings.php",
 )
+
+mw_wiki_test(
+    name = "pages_test",
+    http = [
+        http_request("/index.php?title=Main_Page", expect = ["MediaWiki has been installed"], refuse = ["Fatal error"]),
+        http_request("/index.php?title=Main_Page&uselang=de", expect = ["Hauptseite", "lang=\"de\""]),
+        http_request("/index.php?title=Special:Version", expect = ["AbuseFilter", "MonoBook"]),
+        http_request("/index.php?title=Nothing", status = 404),
+        http_request("/api.php?action=query&meta=siteinfo&format=json", expect = ["\"sitename\":\"test\""], expect_headers = {"Content-Type": "application/json"}),
+    ],
+    image = ":wiki",
+)
 `
 
 // addSite adds the package: with the components that //:wiki has.
@@ -53,6 +66,21 @@ func (p *place) addSite() {
 	}
 	p.write("site/LocalSettings.php", "<?php\n$wgLanguageCode = getenv( 'WIKI_LANGUAGE' ) ?: 'en';\n")
 	p.write("site/BUILD", strings.ReplaceAll(site, "@COMPONENTS@", strings.Join(components, ", ")))
+}
+
+// addLint adds a test to each extension and skin.
+func (p *place) addLint() (tests []string) {
+	p.t.Helper()
+	for _, l := range lines(p.ok("query", `kind("mw_component rule", deps(//:wiki, 1)) - //:core - //vendor:all`).stdout) {
+		pkg, name, _ := strings.Cut(strings.TrimPrefix(l, "//"), ":")
+		file := pkg + "/BUILD"
+		if _, err := os.Stat(filepath.Join(p.dir, file)); err != nil {
+			file += ".star" // where there is a folder called build
+		}
+		p.write(file, p.read(file)+fmt.Sprintf("\nmw_lint_test(name = \"lint\", component = \":%s\", php_image = \"//site:debian\")\n", name))
+		tests = append(tests, "//"+pkg+":lint")
+	}
+	return tests
 }
 
 // A wiki that runs.
@@ -217,6 +245,28 @@ func TestRunWiki(t *testing.T) {
 	w.wantPage("title=Spezial:Letzte_%C3%84nderungen", `lang="de"`, "Ganz frische Änderungen", `href="/index.php?title=Spezial:Spezialseiten"`)
 	w.wantPage("title=Ours", "title=Diskussion:Ours")
 	w.stop()
+
+	t.Run("tests", func(t *testing.T) {
+		all := map[string]string{"//site:pages_test": "PASSED"}
+		for _, l := range p.addLint() {
+			all[l] = "PASSED"
+		}
+		if len(all) < 35 {
+			t.Errorf("there are only %d tests", len(all))
+		}
+		got, _ := p.tests(0, "//...")
+		wantStatus(t, got, all)
+		for l := range all {
+			all[l] = "(cached) PASSED"
+		}
+		got, _ = p.tests(0, "//...")
+		wantStatus(t, got, all)
+		// One file: its tests, and those of the wiki that it is in.
+		p.write("extensions/Cite/src/Cite.php", p.read("extensions/Cite/src/Cite.php")+"// a comment\n")
+		all["//extensions/Cite:lint"], all["//site:pages_test"] = "PASSED", "PASSED"
+		got, _ = p.tests(0, "//...")
+		wantStatus(t, got, all)
+	})
 
 	// A new one knows nothing of it.
 	w = p.runWiki(t, "--fresh")
