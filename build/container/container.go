@@ -28,11 +28,12 @@ import (
 
 // A Spec is what is to be run.
 type Spec struct {
-	Store    string  // folder of the content store that has the layers
-	Unpacked string  // folder in which unpacked layers are kept
-	Dir      string  // folder of this container, which Run makes and removes
-	Layers   []Layer // lowest first
-	Runc     string  // its path
+	Store    string   // folder of the content store that has the layers
+	Unpacked string   // folder in which unpacked layers are kept
+	Dir      string   // folder of this container, which Run makes and removes
+	Stale    []string // such folders of others that were killed, which Run removes
+	Layers   []Layer  // lowest first
+	Runc     string   // its path
 	// UserNamespace says that this process is root of a user namespace only.
 	UserNamespace bool
 
@@ -89,6 +90,11 @@ func (e *ExitError) Error() string {
 // Run runs the processes. It returns when the last one has ended, or after it ended all when ctx did. The error is an [*ExitError] where a process failed.
 // What Says says goes to say.
 func Run(ctx context.Context, s Spec, say func(string)) (err error) {
+	for _, dir := range s.Stale {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
 	if err := os.MkdirAll(s.Dir, 0o711); err != nil {
 		return err
 	}

@@ -191,6 +191,9 @@ func (o *opened) container(f runFlags, config ocispecs.Image, im *image.Image, a
 		Dir: filepath.Join(o.cacheDir, "run", strconv.Itoa(os.Getpid())+"-"+strconv.FormatInt(time.Now().UnixNano(), 36)),
 	}
 	var err error
+	if s.Stale, err = staleContainers(filepath.Dir(s.Dir)); err != nil {
+		return s, err
+	}
 	if s.Runc, err = buildkit.Runtime(); err != nil {
 		return s, err
 	}
@@ -233,6 +236,22 @@ func (o *opened) container(f runFlags, config ocispecs.Image, im *image.Image, a
 	}
 	s.Processes = []container.Process{p}
 	return s, nil
+}
+
+// staleContainers are the folders of containers whose mwbuild is gone: what is named PID-TIME.
+func staleContainers(dir string) (stale []string, err error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, e := range entries {
+		pid, _, ok := strings.Cut(e.Name(), "-")
+		if n, perr := strconv.Atoi(pid); !ok || perr != nil || syscall.Kill(n, 0) == nil {
+			continue
+		}
+		stale = append(stale, filepath.Join(dir, e.Name()))
+	}
+	return stale, err
 }
 
 // numericUser reads uid, or uid:gid. An image without a user runs as root of its container.
@@ -304,7 +323,7 @@ func ports(flags []string, exposed map[string]struct{}) ([]container.Port, error
 	}
 	var all []container.Port
 	for c, h := range asked {
-		addr, err := freeAddress(cmp.Or(h, 0), c)
+		addr, err := freeAddress(h, c)
 		if err != nil {
 			return nil, fmt.Errorf("port %d: %w\n    name another with --port", h, err)
 		}
