@@ -43,6 +43,7 @@ type Target struct {
 	Deps    []Edge         // in order of attributes, then of values
 	Srcs    []string       // workspace files that its attributes name, sorted
 	Reads   bool           // its rule read files of the package, Srcs among them: their bytes count by what it found
+	Read    []string       // those of the package's files whose bytes it read at analysis, sorted
 	Actions []*action.Node // what its rule declared, in that order
 	Outputs []*action.Node // those nodes, of whatever target, that make up its default output
 	Files   []File         // made by actions, that the target stands for

@@ -158,6 +158,9 @@ func (f *finder) usedFile(lab label.Label) *fileChange {
 		if t == nil {
 			continue
 		}
+		for _, file := range t.Read {
+			used[file] = true
+		}
 		for _, n := range t.Actions {
 			switch do := n.Do.(type) {
 			case *action.Native:

@@ -275,7 +275,7 @@ func (f *ownerFinder) findInPackage(ctx context.Context, pkg, name string, add f
 	return nil
 }
 
-// loadReaders runs the rules of a package that read files by themselves, and notes which ones their actions have.
+// loadReaders runs the rules of a package that read files by themselves, and notes which ones those are.
 func (f *ownerFinder) loadReaders(ctx context.Context, pkg string, targets []load.Declared) error {
 	if f.readOf[pkg] {
 		return nil
@@ -299,13 +299,15 @@ func (f *ownerFinder) loadReaders(ctx context.Context, pkg string, targets []loa
 	}
 	f.note(errs)
 	for _, t := range res.Targets {
+		read := slices.Clone(t.Read)
 		for _, n := range t.Actions {
-			for _, file := range actionFiles(n) {
-				if f.read[file] == nil {
-					f.read[file] = map[label.Label]bool{}
-				}
-				f.read[file][t.Label] = true
+			read = append(read, actionFiles(n)...)
+		}
+		for _, file := range read {
+			if f.read[file] == nil {
+				f.read[file] = map[label.Label]bool{}
 			}
+			f.read[file][t.Label] = true
 		}
 	}
 	return nil

@@ -23,12 +23,18 @@ type Function func(ctx context.Context, files Files, args map[string]any) (any, 
 type Files struct {
 	Package string
 	loader  *Loader
-	used    *bool
+	seen    *filesSeen
+}
+
+// filesSeen is what a Function looked at.
+type filesSeen struct {
+	any  bool
+	read []string // paths of what it read
 }
 
 // Glob returns the files that match one of the patterns, which are relative to the package, sorted.
 func (f Files) Glob(patterns ...string) ([]string, error) {
-	*f.used = true
+	f.seen.any = true
 	names, err := f.loader.opts.Tree.Glob(f.Package, patterns, nil)
 	for i, n := range names {
 		names[i] = path.Join(f.Package, n)
@@ -38,7 +44,7 @@ func (f Files) Glob(patterns ...string) ([]string, error) {
 
 // Has tells whether the package has a file of that path.
 func (f Files) Has(file string) bool {
-	*f.used = true
+	f.seen.any = true
 	_, ok := f.loader.opts.Tree.Lookup(file)
 	return ok && f.loader.owns(f.Package, file)
 }
@@ -51,6 +57,7 @@ func (f Files) Read(file string) ([]byte, error) {
 	if !f.Has(file) {
 		return nil, fmt.Errorf("%s is no file of package //%s", file, f.Package)
 	}
+	f.seen.read = append(f.seen.read, file)
 	return f.loader.opts.Tree.ReadFile(file)
 }
 
@@ -76,12 +83,15 @@ func (c *ruleContext) call(thread *starlark.Thread, _ *starlark.Builtin, args st
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	used := false
-	out, err := f(ctx, Files{c.target.label.Pkg, c.loader, &used}, in)
+	var seen filesSeen
+	out, err := f(ctx, Files{c.target.label.Pkg, c.loader, &seen}, in)
 	if err != nil {
 		return nil, err
 	}
-	if used && !c.target.rule.reads {
+	if t := c.target.node; t != nil {
+		t.Read = slices.Compact(slices.Sorted(slices.Values(append(t.Read, seen.read...))))
+	}
+	if seen.any && !c.target.rule.reads {
 		return nil, fmt.Errorf("call %s: it reads files of the package, and rule %s does not say so: add reads_files = True to rule()", name, c.target.rule.Name())
 	}
 	return fromGo(out)

@@ -58,6 +58,9 @@ letters = rule(implementation = _impl, reads_files = True, attrs = {"of": attr.s
 		t.Errorf("arguments (-want +got):\n%s", diff)
 	}
 	x := res.Targets[0]
+	if diff := cmp.Diff([]string{"a/i/a.txt", "a/i/b.txt"}, x.Read); diff != "" {
+		t.Errorf("read (-want +got):\n%s", diff)
+	}
 	one, two := x.Actions[0].Do.(*action.Native), x.Actions[1].Do.(*action.Native)
 	if diff := cmp.Diff(&action.Native{
 		Kind: "one 1", Params: map[string]string{"p": "v"}, Files: []action.Source{{Role: "A", Path: "a/i/a.txt"}, {Role: "B", Path: "a/i/b.txt"}},
