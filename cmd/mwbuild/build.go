@@ -178,14 +178,7 @@ func (a *app) build(ctx context.Context, args []string, opt buildOptions) (err e
 		}
 		return res, err
 	}
-	res, err := work()
-	if res != nil && (err != nil || len(res.Errors) > 0) {
-		// A disk that lost bytes looks like a failure of whatever read them. Once they are gone they are made again.
-		if damaged, herr := b.Heal(ctx, res); herr == nil && len(damaged) > 0 {
-			a.note("%s in the cache was damaged: building again", plural(len(damaged), "blob"))
-			res, err = work()
-		}
-	}
+	res, err := a.healing(ctx, b, work)
 	used := b.Engine.Used()
 	// The display ends before anything else is said.
 	if cerr := b.Display.Close(); err == nil {
@@ -225,6 +218,20 @@ func (a *app) build(ctx context.Context, args []string, opt buildOptions) (err e
 		err = errors.Join(err, errReported)
 	}
 	return err
+}
+
+// healing does work, and once more if it failed where blobs of the cache are damaged: a disk that lost bytes looks like a failure of whatever read
+// them. Once they are gone they are made again.
+func (a *app) healing(ctx context.Context, b *build.Builder, work func() (*build.Result, error)) (*build.Result, error) {
+	res, err := work()
+	if res == nil || err == nil && len(res.Errors) == 0 {
+		return res, err
+	}
+	if damaged, herr := b.Heal(ctx, res); herr == nil && len(damaged) > 0 {
+		a.note("%s in the cache was damaged: building again", plural(len(damaged), "blob"))
+		return work()
+	}
+	return res, err
 }
 
 // checkDest refuses a place in the workspace that the next build would take for a source.

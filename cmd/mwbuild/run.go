@@ -166,12 +166,7 @@ func (o *opened) buildImage(ctx context.Context, patterns []label.Pattern, f run
 		}
 		return res, nil
 	}
-	res, err := work()
-	if res != nil && (err != nil || len(res.Errors) > 0) {
-		if damaged, herr := b.Heal(ctx, res); herr == nil && len(damaged) > 0 {
-			res, err = work()
-		}
-	}
+	res, err := o.app.healing(ctx, b, work)
 	if cerr := b.Display.Close(); err == nil {
 		err = cerr
 	}
