@@ -99,6 +99,11 @@ func Run(ctx context.Context, s Spec, say func(string)) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(s.Dir)) }()
+	unlock, _, err := lockUnpacked(s.Unpacked, false)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	lowers, err := unpack(ctx, s)
 	if err != nil {
 		return err

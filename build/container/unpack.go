@@ -38,11 +38,8 @@ func lockUnpacked(dir string, alone bool) (unlock func(), ok bool, err error) {
 	return func() { l.Close() }, ok, err
 }
 
-// unpack returns the folders with the layers' files, lowest first, and unpacks those that are not there. The lock stays until this process ends.
+// unpack returns the folders with the layers' files, lowest first, and unpacks those that are not there.
 func unpack(ctx context.Context, s Spec) ([]string, error) {
-	if _, _, err := lockUnpacked(s.Unpacked, false); err != nil {
-		return nil, err
-	}
 	store, err := local.NewStore(s.Store)
 	if err != nil {
 		return nil, err

@@ -104,9 +104,11 @@ func (a *app) run(ctx context.Context, f runFlags, target string, args []string)
 		return err
 	}
 	if t.Kind == "mw_image" && decl.True("load_components") {
-		if err := o.addWiki(f, t, decl, config, &spec, im.Manifest.Digest.String()); err != nil {
+		unlock, err := o.addWiki(f, t, decl, config, &spec, im.Manifest.Digest.String())
+		if err != nil {
 			return err
 		}
+		defer unlock()
 	} else if f.fresh {
 		return usagef("--fresh: %s is no wiki: mw_image with load_components = True", t.Label)
 	}

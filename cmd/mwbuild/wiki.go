@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/gofrs/flock"
 	"github.com/google/renameio/v2"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -38,23 +39,35 @@ type wikiSecrets struct {
 	Password   string `json:"password"` // of the user Admin
 }
 
-// addWiki makes a container of a wiki that has its database.
-func (o *opened) addWiki(f runFlags, t *graph.Target, decl load.Declared, config ocispecs.Image, s *container.Spec, digest string) error {
+// addWiki makes a container of a wiki that has its database, which is nobody else's before unlock.
+func (o *opened) addWiki(f runFlags, t *graph.Target, decl load.Declared, config ocispecs.Image, s *container.Spec, digest string) (unlock func(), err error) {
 	if len(s.Ports) == 0 {
-		return usagef("%s has no ports: its base is no web server, such as a wiki_server_image", t.Label)
+		return nil, usagef("%s has no ports: its base is no web server, such as a wiki_server_image", t.Label)
 	}
 	dir, err := o.wikiDir(t)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	// Two at once would write to one database.
+	lock := flock.New(filepath.Join(dir, "lock"))
+	if ok, err := lock.TryLock(); err != nil {
+		return nil, err
+	} else if !ok {
+		return nil, fmt.Errorf("%s runs already: end that one first", t.Label)
+	}
+	defer func() {
+		if err != nil {
+			lock.Close()
+		}
+	}()
 	secrets, err := wikiSecretsIn(dir, f.fresh)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	address := "http://" + s.Ports[0].Host
 	name := t.Label.Name
 	if err := writeSettings(dir, name, address, secrets); err != nil {
-		return err
+		return nil, err
 	}
 	root := config.Config.WorkingDir
 	if v, ok := decl.Attr("root"); ok && v != "" {
@@ -76,7 +89,7 @@ func (o *opened) addWiki(f runFlags, t *graph.Target, decl load.Declared, config
 		container.Volume{Source: filepath.Join(dir, "settings.php"), Dest: wikiSettings, ReadOnly: true})
 	s.Ports[0].Says = fmt.Sprintf("%s/", address)
 	o.app.note("user Admin, password %s", secrets.Password)
-	return nil
+	return func() { lock.Close() }, nil
 }
 
 // wikiDir is the folder of a wiki, below the user's data.

@@ -231,6 +231,7 @@ func TestRunWiki(t *testing.T) {
 		t.Errorf("the edit: %v", edit)
 	}
 	w.wantPage("title=Ours", "A line of <i>ours</i>", "the note", "42 things")
+	p.fails(1, []string{"//site:wiki runs already: end that one first"}, "run", "//site:wiki", "--fresh")
 	w.stop()
 	w.complaints()
 
@@ -343,6 +344,11 @@ func testPrograms(t *testing.T, p *place) {
 			t.Errorf("%q, %v", b, err)
 		}
 	}
+	// What is in use is not removed.
+	p.ok("clean")
+	if left := unpackedLayers(p); len(left) == 0 {
+		t.Error("clean removed layers that a container uses")
+	}
 	// The same again, beside it; and what a killed mwbuild leaves behind.
 	other := p.start("run", "//:server")
 	until(t, 30*time.Second, "the other address", func() bool { return addressLine.MatchString(other.out.String()) })
@@ -359,17 +365,19 @@ func testPrograms(t *testing.T, p *place) {
 	if left := processes("busybox httpd -f -p 8080"); len(left) != 0 {
 		t.Errorf("left: %v", left)
 	}
-	unpacked := func() []string {
-		found, _ := filepath.Glob(filepath.Join(p.cache, "run/layers/*"))
-		return slices.DeleteFunc(found, func(f string) bool { return filepath.Base(f) == "lock" })
-	}
-	if len(unpacked()) == 0 {
+	if len(unpackedLayers(p)) == 0 {
 		t.Error("no layer is kept unpacked")
 	}
 	p.ok("clean")
-	if left := unpacked(); len(left) > 0 {
+	if left := unpackedLayers(p); len(left) > 0 {
 		t.Errorf("after clean: %v", left)
 	}
+}
+
+// unpackedLayers are the folders of layers that lie unpacked.
+func unpackedLayers(p *place) []string {
+	found, _ := filepath.Glob(filepath.Join(p.cache, "run/layers/*"))
+	return slices.DeleteFunc(found, func(f string) bool { return filepath.Base(f) == "lock" })
 }
 
 func TestRunProgram(t *testing.T) {
