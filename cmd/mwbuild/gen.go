@@ -17,6 +17,7 @@ import (
 func (a *app) genCommand() *cobra.Command {
 	var mode rewriteMode
 	var unresolved bool
+	var from blubberFlags
 	c := &cobra.Command{
 		Use:   "gen [FLAGS] [FOLDER…]",
 		Short: "Write or update BUILD files from extension.json, skin.json and PHP code",
@@ -25,11 +26,27 @@ func (a *app) genCommand() *cobra.Command {
 deps come from what a manifest requires, soft_deps from isLoaded( 'Name' ) in PHP code. What people wrote stays: comments, other
 attributes and rules, and test_deps. A comment "# keep" on a rule, an attribute or an element of a list leaves that as it is.
 
-With folders, only the files in and below them are written. Without a WORKSPACE file above, the root is the folder you stand in.`,
-		RunE: func(cmd *cobra.Command, args []string) error { return a.gen(cmd.Context(), args, mode, unresolved) },
+With folders, only the files in and below them are written. Without a WORKSPACE file above, the root is the folder you stand in.
+
+With --from-blubber, write rules that make the same images as a Blubber configuration, into the BUILD file beside it (or beside its folder .pipeline).`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case from.file == "" && (len(from.variants) > 0 || len(from.baseEnv) > 0 || len(from.arguments) > 0):
+				return usagef("--variant, --base-env and --argument belong to --from-blubber")
+			case from.file != "" && len(args) > 0:
+				return usagef("--from-blubber: it takes no folders")
+			case from.file != "":
+				return a.genBlubber(cmd.Context(), from, mode)
+			}
+			return a.gen(cmd.Context(), args, mode, unresolved)
+		},
 	}
 	mode.flags(c)
 	c.Flags().BoolVar(&unresolved, "unresolved", false, "name also what only isLoaded() asks for and the tree does not hold")
+	c.Flags().StringVar(&from.file, "from-blubber", "", "a Blubber configuration: the `file` .pipeline/blubber.yaml")
+	c.Flags().StringSliceVar(&from.variants, "variant", nil, "with --from-blubber: these `variants`, in place of those that no other includes; may be repeated")
+	c.Flags().StringArrayVar(&from.baseEnv, "base-env", nil, "with --from-blubber: a variable of the bases, as `NAME=VALUE`; may be repeated")
+	c.Flags().StringArrayVar(&from.arguments, "argument", nil, "with --from-blubber: the value of an argument, as `NAME=VALUE`; may be repeated")
 	return c
 }
 

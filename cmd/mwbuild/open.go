@@ -21,6 +21,7 @@ import (
 	"github.com/mwbuild/mwbuild/graph/label"
 	"github.com/mwbuild/mwbuild/internal/workspace"
 	"github.com/mwbuild/mwbuild/rules"
+	"github.com/mwbuild/mwbuild/rules/blubber"
 	"github.com/mwbuild/mwbuild/rules/debian"
 	"github.com/mwbuild/mwbuild/rules/debian/mirror"
 	"github.com/mwbuild/mwbuild/rules/filecheck"
@@ -223,6 +224,9 @@ func (o *opened) functions() map[string]load.Function {
 	}
 	fs["debian lock"] = func(ctx context.Context, files load.Files, args map[string]any) (any, error) {
 		return debian.Analyse(ctx, files, files.Package, args)
+	}
+	fs["blubber plan"] = func(ctx context.Context, files load.Files, args map[string]any) (any, error) {
+		return blubber.Analyse(ctx, files, files.Package, args)
 	}
 	return fs
 }

@@ -57,6 +57,7 @@ var table = map[string]row{
 	"rules":                         {reach: []string{badgerLib, buildkitLib}},
 	"rules/docgen":                  {reach: []string{badgerLib, buildkitLib}},
 	"rules/gen":                     {reach: []string{badgerLib, buildkitLib}},
+	"rules/blubber":                 {modules: []string{}},
 	"rules/debian":                  {reach: []string{badgerLib, buildkitLib, starlarkLib}},
 	"rules/debian/archive":          {modules: []string{}},
 	"rules/debian/deb":              {modules: []string{"rules/debian/archive"}},

@@ -262,6 +262,32 @@ genrule(
 	p.fails(1, []string{"//app:vendor", "our/nothing"}, "//app:vendor")
 }
 
+// npmLock writes a package-lock.json for dir, and returns it, and flags that hand in how this machine's npm reaches its registry.
+func npmLock(t *testing.T, p *place, dir string) (lock string, secrets []string) {
+	t.Helper()
+	npmrc := filepath.Join(shortDir(t), "npmrc")
+	registry := strings.TrimSpace(command(t, "", "npm", "config", "get", "registry"))
+	// A registry may be trusted by a certificate of this machine's own.
+	trusted := "/etc/ssl/certs/ca-certificates.crt"
+	if ca := strings.TrimSpace(command(t, "", "npm", "config", "get", "cafile")); ca != "null" && ca != "" {
+		trusted = ca
+	}
+	if err := os.WriteFile(npmrc, []byte("registry="+registry+"\ncafile=/run/secrets/trusted\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	lockDir := shortDir(t)
+	if err := os.WriteFile(filepath.Join(lockDir, "package.json"), []byte(p.read(dir+"/package.json")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	command(t, lockDir, "npm", "install", "--package-lock-only", "--no-audit", "--no-fund")
+	text, err := os.ReadFile(filepath.Join(lockDir, "package-lock.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.write(dir+"/package-lock.json", string(text))
+	return string(text), []string{"--secret", "id=npmrc,src=" + npmrc, "--secret", "id=trusted,src=" + trusted}
+}
+
 // npm_build installs real packages from the registry that this machine is set up for, runs a script, and keeps what it made.
 func TestNpmBuild(t *testing.T) {
 	t.Parallel()
@@ -297,30 +323,8 @@ const isOdd = require( 'is-odd' ), fs = require( 'fs' );
 fs.mkdirSync( 'dist/deep', { recursive: true } );
 fs.writeFileSync( 'dist/deep/odd.txt', [ 1, 2, 3 ].map( isOdd ).join( ' ' ) );
 `, b.tar, b.digest))
-	npmrc := filepath.Join(shortDir(t), "npmrc")
-	registry := strings.TrimSpace(command(t, "", "npm", "config", "get", "registry"))
-	// A registry may be trusted by a certificate of this machine's own.
-	trusted := "/etc/ssl/certs/ca-certificates.crt"
-	if ca := strings.TrimSpace(command(t, "", "npm", "config", "get", "cafile")); ca != "null" && ca != "" {
-		trusted = ca
-	}
-	if err := os.WriteFile(npmrc, []byte("registry="+registry+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	lockDir := shortDir(t)
-	for _, f := range []string{"package.json"} {
-		if err := os.WriteFile(filepath.Join(lockDir, f), []byte(p.read("ui/"+f)), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	command(t, lockDir, "npm", "install", "--package-lock-only", "--no-audit", "--no-fund")
-	text, err := os.ReadFile(filepath.Join(lockDir, "package-lock.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	lock := string(text)
-	p.write("ui/package-lock.json", lock)
-	args := []string{"//ui", "--secret", "id=npmrc,src=" + npmrc, "--secret", "id=trusted,src=" + trusted}
+	lock, secrets := npmLock(t, p, "ui")
+	args := append([]string{"//ui"}, secrets...)
 	first := p.build(args...)
 	p.build("//ui").wantActions(t, 0, false)
 

@@ -72,12 +72,12 @@ func (c *ruleContext) layer(b *starlark.Builtin, args starlark.Tuple, kwargs []s
 	name, prefix, owner, dirsOwner := "layer", "", c.loader.workspace.Owner, ""
 	strip := c.target.label.Pkg
 	var srcs starlark.Value
-	var files, texts *starlark.Dict
+	var files, texts, folders *starlark.Dict
 	var dirs *starlark.List
 	var allowCase bool
 	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "name?", &name, "srcs?", &srcs, "strip_prefix?", &strip,
 		"prefix?", &prefix, "files?", &files, "texts?", &texts, "dirs?", &dirs, "dirs_owner?", &dirsOwner,
-		"owner?", &owner, "allow_case_collisions?", &allowCase); err != nil {
+		"owner?", &owner, "folder_owners?", &folders, "allow_case_collisions?", &allowCase); err != nil {
 		return nil, err
 	}
 	l := &action.Layer{}
@@ -86,6 +86,11 @@ func (c *ruleContext) layer(b *starlark.Builtin, args starlark.Tuple, kwargs []s
 		return nil, err
 	}
 	add := func(dest string, e action.Entry) error {
+		if e.From != nil && path.Clean("/"+prefix+"/"+dest) == "/" {
+			// What an action made can be a folder, which can stand for the root.
+			l.Entries = append(l.Entries, e)
+			return nil
+		}
 		if e.Dest, err = cleanDest(prefix, dest); err == nil {
 			l.Entries = append(l.Entries, e)
 		}
@@ -100,7 +105,8 @@ func (c *ruleContext) layer(b *starlark.Builtin, args starlark.Tuple, kwargs []s
 		if !ok {
 			return nil, fmt.Errorf("layer: srcs holds a %s, want files", v.Type())
 		}
-		if !inside(f.path, strip) {
+		// What an action made can be a folder, which is what lies in it.
+		if !inside(f.path, strip) && (f.node == nil || f.path != strip) {
 			return nil, fmt.Errorf("srcs: %s is not below %s, so it has no place in the layer", f.path, strip)
 		}
 		if err := c.checkSymlink(f, strip); err != nil {
@@ -153,6 +159,25 @@ func (c *ruleContext) layer(b *starlark.Builtin, args starlark.Tuple, kwargs []s
 		}
 		if err := add(d, e); err != nil {
 			return nil, err
+		}
+	}
+	if folders != nil {
+		for _, kv := range folders.Items() {
+			dest, okD := starlark.AsString(kv[0])
+			text, okO := starlark.AsString(kv[1])
+			if !okD || !okO {
+				return nil, fmt.Errorf("folder_owners: %s = %s: want strings", kv[0], kv[1])
+			}
+			e := action.Entry{Dir: true}
+			o, err := parseOwner("folder_owners", text)
+			if err == nil {
+				e.User = &o
+				e.Dest, err = cleanDest("", dest)
+			}
+			if err != nil {
+				return nil, err
+			}
+			l.Entries = append(l.Entries, e)
 		}
 	}
 	slices.SortFunc(l.Entries, func(a, b action.Entry) int { return strings.Compare(a.Dest, b.Dest) })
