@@ -2,8 +2,8 @@
 //
 // It follows Blubber's documentation of that version (docs/configuration.md) and, where that is silent, what it does: scalars of later
 // parts win, packages of apt and copies add up, requirements and commands are replaced as a whole. A key that has no meaning here is an error
-// with its place: nothing is passed over. Not supported are python, mounts, caches, tox and poetry, patterns in what is copied from a variant, and
-// build arguments in numbers of users.
+// with its place, of each variant that it is part of. Not supported are python, mounts, patterns in what is copied from a variant, and variables in paths
+// other than those of caches.
 package blubber
 
 import (
@@ -115,6 +115,7 @@ type builder struct {
 	kind         string
 	command      []string // of custom; nil where there is none
 	script       string   // of custom
+	caches       []cache  // of custom; nil where there are none
 	requirements []artifact
 	required     bool // requirements are set
 
@@ -123,6 +124,9 @@ type builder struct {
 	production            *bool // of php
 }
 
+// A cache is a folder that outlives a step.
+type cache struct{ destination, id string }
+
 // merge lays o over b: what o sets wins.
 func (b *builder) merge(o builder) {
 	if o.command != nil {
@@ -130,6 +134,9 @@ func (b *builder) merge(o builder) {
 	}
 	if o.script != "" {
 		b.script = o.script
+	}
+	if o.caches != nil {
+		b.caches = o.caches
 	}
 	if o.required {
 		b.requirements, b.required = o.requirements, true
@@ -223,6 +230,7 @@ func (c *Config) expand(name string) (*variant, error) {
 	v := &variant{lives: user{"somebody", 65533, 65533}, runs: user{"runuser", 900, 900}, livesIn: "/srv/app"}
 	v.merge(&c.top.variant)
 	done := map[string]bool{}
+	unsupported := slices.Clone(c.top.unsupported)
 	var include func(name string, through []string) error
 	include = func(name string, through []string) error {
 		p := c.variants[name]
@@ -238,11 +246,15 @@ func (c *Config) expand(name string) (*variant, error) {
 			}
 		}
 		done[name] = true
+		unsupported = append(unsupported, p.unsupported...)
 		v.merge(&p.variant)
 		return nil
 	}
 	if err := include(name, nil); err != nil {
 		return nil, err
+	}
+	if len(unsupported) > 0 {
+		return nil, joined(unsupported)
 	}
 	if p := c.variants[name]; v.listed && slices.ContainsFunc(c.parts(done), func(p *part) bool { return len(p.builders) > 0 && !p.listed }) {
 		return nil, &Error{p.pos, fmt.Sprintf("variant %s has builders, and builder, node or php beside it: put all into builders", name)}
@@ -356,11 +368,14 @@ type part struct {
 	pos      string
 	includes []*yaml.Node
 	single   *yaml.Node // a builder outside a list
+
+	unsupported []error // keys that have no meaning here
 }
 
 type parser struct {
-	file string
-	errs []error
+	file        string
+	errs        []error
+	unsupported []error // of the part that is read
 }
 
 func (p *parser) pos(n *yaml.Node) string { return fmt.Sprintf("%s:%d:%d", p.file, n.Line, n.Column) }
@@ -483,13 +498,16 @@ func (p *parser) folder(n *yaml.Node, what string) string {
 	return path.Clean(s)
 }
 
-func (p *parser) unsupported(key *yaml.Node, in string) {
-	p.add(key, "%s%s is not supported here", in, key.Value)
+// unknown notes a key that has no meaning here.
+func (p *parser) unknown(key *yaml.Node, in, more string) {
+	p.unsupported = append(p.unsupported, &Error{p.pos(key), fmt.Sprintf("%s%s is not supported here%s", in, key.Value, more)})
 }
 
 // part reads what can stand at the top and in a variant, and what only one of them has.
 func (p *parser) part(n *yaml.Node, top bool) *part {
 	out := &part{pos: p.pos(n)}
+	p.unsupported = nil
+	defer func() { out.unsupported = p.unsupported }()
 	v := &out.variant
 	p.mapping(n, "variant", func(key, value *yaml.Node) {
 		switch key.Value {
@@ -549,12 +567,12 @@ func (p *parser) part(n *yaml.Node, top bool) *part {
 					case custom:
 						v.builders = append(v.builders, p.builder(k, x, k.Value))
 					default:
-						p.add(k, "builders: %s is not supported here: want custom, node or php", k.Value)
+						p.unknown(k, "builders: ", ": want custom, node or php")
 					}
 				})
 			})
 		default:
-			p.unsupported(key, "")
+			p.unknown(key, "", "")
 		}
 	})
 	if v.listed && out.single != nil {
@@ -580,7 +598,7 @@ func (p *parser) user(key, n *yaml.Node, more func(key, value *yaml.Node) bool) 
 			in = p.folder(x, what+"in")
 		default:
 			if more == nil || !more(k, x) {
-				p.unsupported(k, what)
+				p.unknown(k, what, "")
 			}
 		}
 	})
@@ -612,7 +630,7 @@ func (p *parser) apt(n *yaml.Node) apt {
 					case "signed-by":
 						s.signedBy = p.text(x, "apt.sources.signed-by")
 					default:
-						p.unsupported(k, "apt.sources.")
+						p.unknown(k, "apt.sources.", "")
 					}
 				})
 				if s.url == "" || s.distribution == "" {
@@ -633,7 +651,7 @@ func (p *parser) apt(n *yaml.Node) apt {
 						case "source":
 							x.source = p.address(v, "apt.proxies.source")
 						default:
-							p.unsupported(k, "apt.proxies.")
+							p.unknown(k, "apt.proxies.", "")
 						}
 					})
 				}
@@ -643,7 +661,7 @@ func (p *parser) apt(n *yaml.Node) apt {
 				a.proxies = append(a.proxies, x)
 			})
 		default:
-			p.unsupported(key, "apt.")
+			p.unknown(key, "apt.", "")
 		}
 	})
 	return a
@@ -688,6 +706,8 @@ func (p *parser) builder(key, n *yaml.Node, kind string) builder {
 			if b.script = p.text(x, what+"script"); strings.HasPrefix(b.script, "#!") && !strings.HasPrefix(b.script, "#!/bin/sh\n") {
 				p.add(x, "%sscript: only scripts of /bin/sh are supported", what)
 			}
+		case "custom.caches":
+			b.caches = p.caches(x, what+"caches")
 		case "custom.requirements", "node.requirements", "php.requirements":
 			b.requirements, b.required = p.requirements(x, what+"requirements"), true
 		case "node.env":
@@ -699,13 +719,44 @@ func (p *parser) builder(key, n *yaml.Node, kind string) builder {
 		case "php.production":
 			b.production = p.flag(x, what+"production")
 		default:
-			p.unsupported(k, what)
+			p.unknown(k, what, "")
 		}
 	})
 	if b.command != nil && b.script != "" {
 		p.add(n, "%s: give one of command and script", key.Value)
 	}
 	return b
+}
+
+// caches reads folders that outlive a builder. Whether several steps may use one at once is not asked: they do not.
+func (p *parser) caches(n *yaml.Node, what string) []cache {
+	all := []cache{}
+	p.list(n, what, func(e *yaml.Node) {
+		var c cache
+		if e.Kind == yaml.ScalarNode {
+			c.destination = p.text(e, what)
+		} else {
+			p.mapping(e, what, func(k, x *yaml.Node) {
+				switch k.Value {
+				case "destination":
+					c.destination = p.text(x, what+".destination")
+				case "id":
+					c.id = p.text(x, what+".id")
+				case "access":
+					if access := p.text(x, what+".access"); !slices.Contains([]string{"locked", "private", "shared"}, access) {
+						p.add(x, "%s.access: %q: want locked, private or shared", what, access)
+					}
+				default:
+					p.unknown(k, what+".", "")
+				}
+			})
+		}
+		if c.destination == "" {
+			p.add(e, "%s: want a destination", what)
+		}
+		all = append(all, c)
+	})
+	return all
 }
 
 // artifact reads the long form of what to copy.
@@ -722,7 +773,7 @@ func (p *parser) artifact(n *yaml.Node, what string) artifact {
 		case "exclude":
 			a.exclude = p.texts(x, what+".exclude")
 		default:
-			p.unsupported(k, what+".")
+			p.unknown(k, what+".", "")
 		}
 	})
 	return a

@@ -45,6 +45,7 @@ func show(images []Image) string {
 				fmt.Fprintf(&b, " %s less %q below %q of %s (folder: %v)\n", s.Files, s.Strip, s.Prefix, s.Owner, s.Folder)
 			}
 			dict("folder", s.Folders)
+			dict("cache", s.Caches)
 		}
 	}
 	return b.String()

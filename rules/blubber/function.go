@@ -57,7 +57,7 @@ func Analyse(_ context.Context, files Files, pkg string, args map[string]any) (a
 		steps := make([]any, len(im.Steps))
 		for j, s := range im.Steps {
 			steps[j] = map[string]any{
-				"name": s.Name, "argv": list(s.Argv), "user": s.User, "env": dict(s.Env), "workdir": s.Workdir, "network": s.Network,
+				"name": s.Name, "argv": list(s.Argv), "user": s.User, "env": dict(s.Env), "workdir": s.Workdir, "network": s.Network, "caches": dict(s.Caches),
 				"files": list(s.Files), "strip": s.Strip, "prefix": s.Prefix, "renamed": s.Renamed,
 				"from": s.From, "script": s.Copy(), "owner": s.Owner, "folders": dict(s.Folders),
 			}

@@ -141,7 +141,7 @@ func (g *generator) image(im Image) error {
 			if s.Argv[1] == "-euc" {
 				command = attr{"cmd", text(s.Argv[2])}
 			}
-			at = g.add("image_run", name, attr{"base", text(at)}, command, attr{"env", dictText(s.Env)}, attr{"network", network},
+			at = g.add("image_run", name, attr{"base", text(at)}, attr{"caches", dictText(s.Caches)}, command, attr{"env", dictText(s.Env)}, attr{"network", network},
 				attr{"run_as", text(s.User)}, attr{"user", text(im.User)}, attr{"workdir", text(s.Workdir)})
 			continue
 		}

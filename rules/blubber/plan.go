@@ -38,7 +38,8 @@ type Step struct {
 	User    string // uid:gid that runs it
 	Env     map[string]string
 	Workdir string
-	Network bool // it may need one
+	Network bool              // it may need one
+	Caches  map[string]string // folders that outlive it, and their names
 
 	// Files of the configuration's folder, which go to Prefix by their paths less Strip; or, where one is Renamed, to that path.
 	Files         []string
@@ -204,7 +205,7 @@ func (b *imageBuilder) build() error {
 		im.Env, im.Workdir = map[string]string{}, "/"
 		return b.copies("/", "0:0")
 	}
-	env, err := b.environment()
+	env, expand, err := b.environment()
 	if err != nil {
 		return err
 	}
@@ -235,7 +236,15 @@ func (b *imageBuilder) build() error {
 		if builder.kind == node && builder.env != "" {
 			env = over(building, map[string]string{"NODE_ENV": builder.env})
 		}
-		im.Steps = append(im.Steps, Step{Name: name, Argv: shell("-c", script), User: v.lives.String(), Env: env, Workdir: v.livesIn, Network: true})
+		caches := map[string]string{}
+		for _, c := range builder.caches {
+			dest := expand(c.destination)
+			if !path.IsAbs(dest) {
+				dest = path.Join(v.livesIn, dest)
+			}
+			caches[path.Clean(dest)] = "blubber_" + strings.Trim(noName.ReplaceAllString(cmp.Or(expand(c.id), path.Clean(dest)), "_"), "_")
+		}
+		im.Steps = append(im.Steps, Step{Name: name, Argv: shell("-c", script), User: v.lives.String(), Env: env, Caches: caches, Workdir: v.livesIn, Network: true})
 	}
 	if err := b.copies(v.livesIn, v.lives.String()); err != nil {
 		return err
@@ -258,15 +267,15 @@ func home(u user) string {
 	return "/home/" + u.as
 }
 
-// environment is what arguments and runs.environment set, with what they refer to in its place.
-func (b *imageBuilder) environment() (map[string]string, error) {
+// environment is what arguments and runs.environment set, with what they refer to in its place, and a function that does the same for other texts.
+func (b *imageBuilder) environment() (env map[string]string, expand func(string) string, err error) {
 	v := b.v
-	env := over(v.arguments, v.environment)
+	set := over(v.arguments, v.environment)
 	done := map[string]string{"HOME": home(v.lives)}
 	var errs []error
 	var value func(name string, through []string) string
 	value = func(name string, through []string) string {
-		raw, ok := env[name]
+		raw, ok := set[name]
 		if x, is := done[name]; is {
 			return x
 		}
@@ -280,12 +289,12 @@ func (b *imageBuilder) environment() (map[string]string, error) {
 		}
 		return os.Expand(raw, func(other string) string { return value(other, append(slices.Clone(through), name)) })
 	}
-	out := map[string]string{}
-	for _, name := range slices.Sorted(maps.Keys(env)) {
-		out[name] = value(name, nil)
-		done[name] = out[name]
+	env = map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(set)) {
+		env[name] = value(name, nil)
+		done[name] = env[name]
 	}
-	return out, errors.Join(errs...)
+	return env, func(s string) string { return os.Expand(s, func(name string) string { return done[name] }) }, errors.Join(errs...)
 }
 
 // copies are the files of the application.
@@ -425,9 +434,6 @@ func (b *imageBuilder) local(s *Step, a artifact, dest string, into bool) error 
 			}
 		}
 		s.Strip, s.Prefix, s.Folder, s.Exclude = from, rel, true, a.exclude
-		if a.destination == "" && from != "" && !strings.HasSuffix(a.source, "/") && len(s.Files) > 0 {
-			return &Error{a.pos, fmt.Sprintf("source: %s is a folder: write %s/", a.source, a.source)}
-		}
 	}
 	var err error
 	if s.Files, err = without(s.Files, from, a.exclude); err != nil {
