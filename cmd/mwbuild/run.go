@@ -91,7 +91,7 @@ func (a *app) run(ctx context.Context, f runFlags, target string, args []string)
 	if err != nil {
 		return err
 	}
-	t, decl, im, err := o.buildImage(ctx, patterns, f)
+	t, decls, im, err := o.buildImage(ctx, patterns, f)
 	if err != nil {
 		return err
 	}
@@ -103,8 +103,8 @@ func (a *app) run(ctx context.Context, f runFlags, target string, args []string)
 	if err != nil {
 		return err
 	}
-	if t.Kind == "mw_image" && decl.True("load_components") {
-		unlock, err := o.addWiki(f, t, decl, config, &spec, im.Manifest.Digest.String())
+	if wiki, ok := wikiOf(t, decls); ok {
+		unlock, err := o.addWiki(f, wiki, config, &spec, im.Manifest.Digest.String())
 		if err != nil {
 			return err
 		}
@@ -116,36 +116,32 @@ func (a *app) run(ctx context.Context, f runFlags, target string, args []string)
 }
 
 // buildImage builds the one image that patterns name, with all layers in the store.
-func (o *opened) buildImage(ctx context.Context, patterns []label.Pattern, f runFlags) (t *graph.Target, decl load.Declared, im *image.Image, err error) {
+func (o *opened) buildImage(ctx context.Context, patterns []label.Pattern, f runFlags) (t *graph.Target, decls []load.Declared, im *image.Image, err error) {
 	unlock, err := o.lock(ctx)
 	if err != nil {
-		return nil, decl, nil, err
+		return nil, nil, nil, err
 	}
 	defer unlock()
 	loader, errs := o.loader()
 	if len(errs) > 0 {
-		return nil, decl, nil, o.reported(errs)
+		return nil, nil, nil, o.reported(errs)
 	}
 	loaded, errs := loader.Load(ctx, patterns)
 	if ctx.Err() != nil {
-		return nil, decl, nil, ctx.Err()
+		return nil, nil, nil, ctx.Err()
 	}
 	if len(errs) > 0 {
-		return nil, decl, nil, o.reported(errs)
+		return nil, nil, nil, o.reported(errs)
 	}
 	o.app.warnOfBuildArgs(loader)
 	if n := len(loaded.Targets); n != 1 {
-		return nil, decl, nil, usagef("run takes one target, and %d match", n)
+		return nil, nil, nil, usagef("run takes one target, and %d match", n)
 	}
 	t = loaded.Targets[0]
-	for _, d := range loader.Declared() {
-		if d.Label() == t.Label {
-			decl = d
-		}
-	}
+	decls = loader.Declared()
 	b, closeBuilder, err := o.builder(f.jobs, false)
 	if err != nil {
-		return nil, decl, nil, err
+		return nil, nil, nil, err
 	}
 	defer func() { err = errors.Join(err, closeBuilder()) }()
 	work := func() (*build.Result, error) {
@@ -173,12 +169,12 @@ func (o *opened) buildImage(ctx context.Context, patterns []label.Pattern, f run
 		err = cerr
 	}
 	if ctx.Err() != nil {
-		return nil, decl, nil, ctx.Err()
+		return nil, nil, nil, ctx.Err()
 	}
 	if err == nil && len(res.Errors) > 0 {
 		err = o.reported(res.Errors)
 	}
-	return t, decl, im, err
+	return t, decls, im, err
 }
 
 // container is what to run of an image.

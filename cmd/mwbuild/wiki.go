@@ -20,6 +20,7 @@ import (
 
 	"github.com/mwbuild/mwbuild/build/container"
 	"github.com/mwbuild/mwbuild/graph"
+	"github.com/mwbuild/mwbuild/graph/label"
 	"github.com/mwbuild/mwbuild/starlark/load"
 )
 
@@ -39,21 +40,57 @@ type wikiSecrets struct {
 	Password   string `json:"password"` // of the user Admin
 }
 
-// addWiki makes a container of a wiki that has its database, which is nobody else's before unlock.
-func (o *opened) addWiki(f runFlags, t *graph.Target, decl load.Declared, config ocispecs.Image, s *container.Spec, digest string) (unlock func(), err error) {
-	if len(s.Ports) == 0 {
-		return nil, usagef("%s has no ports: its base is no web server, such as a wiki_server_image", t.Label)
+// A runnableWiki is what mwbuild run starts of a wiki.
+type runnableWiki struct {
+	label  label.Label
+	id     graph.ID // of the wiki, whose database it is
+	root   string   // of MediaWiki, "" where the image says it
+	script bool     // it ends by itself, and serves nothing
+}
+
+// wikiOf tells whether a target is a wiki, or a variant of one.
+func wikiOf(t *graph.Target, decls []load.Declared) (w runnableWiki, ok bool) {
+	w = runnableWiki{label: t.Label, id: t.ID}
+	switch t.Kind {
+	case "mw_debug_image", "mw_cli_image":
+		w.script = t.Kind == "mw_cli_image"
+		for _, e := range t.Deps {
+			if e.Attr == "wiki" {
+				w.id = e.To
+			}
+		}
+	case "mw_image":
+	default:
+		return w, false
 	}
-	dir, err := o.wikiDir(t)
+	for _, d := range decls {
+		if d.Label() == w.id.Label {
+			root, _ := d.Attr("root")
+			w.root, _ = root.(string)
+			ok = d.True("load_components")
+		}
+	}
+	return w, ok
+}
+
+// addWiki makes a container of a wiki that has its database, which no other server uses before unlock. A script runs beside one.
+func (o *opened) addWiki(f runFlags, w runnableWiki, config ocispecs.Image, s *container.Spec, digest string) (unlock func(), err error) {
+	if len(s.Ports) == 0 && !w.script {
+		return nil, usagef("%s has no ports: its base is no web server, such as a wiki_server_image", w.label)
+	}
+	dir, err := o.wikiDir(w.id)
 	if err != nil {
 		return nil, err
+	}
+	if w.script {
+		return o.addScript(f, w, dir, s)
 	}
 	// Two at once would write to one database.
 	lock := flock.New(filepath.Join(dir, "lock"))
 	if ok, err := lock.TryLock(); err != nil {
 		return nil, err
 	} else if !ok {
-		return nil, fmt.Errorf("%s runs already: end that one first", t.Label)
+		return nil, fmt.Errorf("%s runs already: end that one first", w.id.Label)
 	}
 	defer func() {
 		if err != nil {
@@ -65,14 +102,11 @@ func (o *opened) addWiki(f runFlags, t *graph.Target, decl load.Declared, config
 		return nil, err
 	}
 	address := "http://" + s.Ports[0].Host
-	name := t.Label.Name
+	name := w.id.Label.Name
 	if err := writeSettings(dir, name, address, secrets); err != nil {
 		return nil, err
 	}
-	root := config.Config.WorkingDir
-	if v, ok := decl.Attr("root"); ok && v != "" {
-		root, _ = v.(string)
-	}
+	root := cmp.Or(w.root, config.Config.WorkingDir)
 	server := &s.Processes[0]
 	server.Env = append(server.Env, settingsEnv+"="+wikiSettings)
 	setup := container.Process{
@@ -84,16 +118,37 @@ func (o *opened) addWiki(f runFlags, t *graph.Target, decl load.Declared, config
 		setup.Says = "setting up the wiki's database …"
 	}
 	s.Processes = append([]container.Process{setup}, s.Processes...)
-	s.Volumes = append(s.Volumes,
-		container.Volume{Source: filepath.Join(dir, "data"), Dest: wikiData, Owned: true, Fresh: f.fresh},
-		container.Volume{Source: filepath.Join(dir, "settings.php"), Dest: wikiSettings, ReadOnly: true})
+	s.Volumes = append(s.Volumes, wikiVolumes(dir, f.fresh)...)
 	s.Ports[0].Says = fmt.Sprintf("%s/", address)
 	o.app.note("user Admin, password %s", secrets.Password)
 	return func() { lock.Close() }, nil
 }
 
+// wikiVolumes are what a wiki has of this machine.
+func wikiVolumes(dir string, fresh bool) []container.Volume {
+	return []container.Volume{
+		{Source: filepath.Join(dir, "data"), Dest: wikiData, Owned: true, Fresh: fresh},
+		{Source: filepath.Join(dir, "settings.php"), Dest: wikiSettings, ReadOnly: true},
+	}
+}
+
+// addScript makes a container of a maintenance script, with the database of a wiki that has one. The wiki may run meanwhile.
+func (o *opened) addScript(f runFlags, w runnableWiki, dir string, s *container.Spec) (unlock func(), err error) {
+	if f.fresh {
+		return nil, usagef("--fresh: %s has no database of its own: mwbuild run --fresh %s", w.label, w.id.Label)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "settings.php")); err != nil {
+		return nil, fmt.Errorf("%s has no database yet: start it once, with mwbuild run %[1]s", w.id.Label)
+	}
+	p := &s.Processes[0]
+	p.Env = append(p.Env, settingsEnv+"="+wikiSettings)
+	p.Stdin, p.ToStderr, s.Ports = true, false, nil
+	s.Volumes = append(s.Volumes, wikiVolumes(dir, false)...)
+	return func() {}, nil
+}
+
 // wikiDir is the folder of a wiki, below the user's data.
-func (o *opened) wikiDir(t *graph.Target) (string, error) {
+func (o *opened) wikiDir(id graph.ID) (string, error) {
 	data := os.Getenv("XDG_DATA_HOME")
 	if data == "" {
 		home, err := os.UserHomeDir()
@@ -102,8 +157,8 @@ func (o *opened) wikiDir(t *graph.Target) (string, error) {
 		}
 		data = filepath.Join(home, ".local", "share")
 	}
-	sum := sha256.Sum256([]byte(o.root + "\x00" + t.ID.String()))
-	dir := filepath.Join(data, "mwbuild", "wikis", path.Base(o.root)+"-"+t.Label.Name+"-"+hex.EncodeToString(sum[:4]))
+	sum := sha256.Sum256([]byte(o.root + "\x00" + id.String()))
+	dir := filepath.Join(data, "mwbuild", "wikis", path.Base(o.root)+"-"+id.Label.Name+"-"+hex.EncodeToString(sum[:4]))
 	return dir, os.MkdirAll(dir, 0o711) // others are let through to the database, which belongs to the container's user
 }
 

@@ -164,6 +164,12 @@ genrule(
     cmd = "php -d display_errors=stderr -r 'require \"vendor/autoload.php\"; echo Our\\Greeter::greet();' > $OUT",
     image = "//:composer",
 )
+mw_extension(name = "App", vendor = ":vendor", srcs = ["extension.json", "App.php"])
+-- app/extension.json --
+{"name": "App", "manifest_version": 2, "load_composer_autoloader": true}
+-- app/App.php --
+<?php require __DIR__ . '/vendor/autoload.php';
+echo Our\Greeter::greet();
 -- app/composer.json --
 {"name": "our/app", "require": {"our/greeter": "^1.0"}, "require-dev": {"our/tests": "*"},
  "repositories": [{"type": "composer", "url": "file:///src/app/repo"}, {"packagist.org": false}], "config": {"lock": true}}
@@ -213,6 +219,11 @@ genrule(
 	p.ok("//app:runs", "-o", "type=dir,dest="+out)
 	if said, err := os.ReadFile(filepath.Join(out, "said")); err != nil || string(said) != "hello" {
 		t.Errorf("the packages say %q, %v", said, err)
+	}
+	// An extension that has packages of its own.
+	extension := filepath.Join(unpackImage(t, p, "//app:image"), "rootfs/srv/mediawiki/extensions/app")
+	if said := command(t, "", "php", filepath.Join(extension, "App.php")); said != "hello" {
+		t.Errorf("the extension says %q", said)
 	}
 	out = filepath.Join(shortDir(t), "vendor")
 	p.ok("//app:vendor", "-o", "type=dir,dest="+out)

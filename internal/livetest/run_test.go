@@ -41,6 +41,10 @@ mw_image(
     settings = "LocalSettings.php",
 )
 
+mw_debug_image(name = "debug", wiki = ":wiki")
+
+mw_cli_image(name = "cli", wiki = ":wiki")
+
 mw_wiki_test(
     name = "pages_test",
     http = [
@@ -98,7 +102,11 @@ var (
 
 func (p *place) runWiki(t *testing.T, args ...string) *runningWiki {
 	t.Helper()
-	w := &runningWiki{t: t, s: p.start(append([]string{"run", "//site:wiki"}, args...)...)}
+	target := "//site:wiki"
+	if len(args) > 0 && strings.HasPrefix(args[0], "//") {
+		target, args = args[0], args[1:]
+	}
+	w := &runningWiki{t: t, s: p.start(append([]string{"run", target}, args...)...)}
 	stat := fmt.Sprintf("/proc/%d/stat", w.s.cmd.Process.Pid)
 	until(t, 5*time.Minute, "the wiki's address", func() bool {
 		w.address = strings.TrimSuffix(addressLine.FindString(w.s.out.String()), "/")
@@ -197,6 +205,7 @@ func TestRunWiki(t *testing.T) {
 	p := copyMediaWiki(t)
 	p.addSite()
 	p.ok("lock", "//site:all")
+	p.fails(1, []string{"//site:wiki has no database yet: start it once, with mwbuild run //site:wiki"}, "run", "//site:cli", "--", "version")
 	w := p.runWiki(t)
 	password := passwordLine.FindStringSubmatch(w.s.errout.String())
 	if password == nil {
@@ -232,6 +241,12 @@ func TestRunWiki(t *testing.T) {
 	}
 	w.wantPage("title=Ours", "A line of <i>ours</i>", "the note", "42 things")
 	p.fails(1, []string{"//site:wiki runs already: end that one first"}, "run", "//site:wiki", "--fresh")
+	p.fails(1, []string{"//site:wiki runs already: end that one first"}, "run", "//site:debug")
+	p.fails(2, []string{"//site:cli has no database of its own: mwbuild run --fresh //site:wiki"}, "run", "--fresh", "//site:cli")
+	// Scripts run beside it, on its database.
+	if r := p.ok("run", "//site:cli", "--", "showSiteStats"); !regexp.MustCompile(`(?m)^Total edits *: 2$`).MatchString(r.stdout) {
+		t.Errorf("the script says %s", r.stdout)
+	}
 	w.stop()
 	w.complaints()
 
@@ -246,6 +261,29 @@ func TestRunWiki(t *testing.T) {
 	w.wantPage("title=Spezial:Letzte_%C3%84nderungen", `lang="de"`, "Ganz frische Änderungen", `href="/index.php?title=Spezial:Spezialseiten"`)
 	w.wantPage("title=Ours", "title=Diskussion:Ours")
 	w.stop()
+
+	t.Run("variants", func(t *testing.T) {
+		built := p.build("//site:wiki", "//site:debug", "//site:cli")
+		wiki, debug, cli := p.layers(t, "//site:wiki"), p.layers(t, "//site:debug"), p.layers(t, "//site:cli")
+		if !slices.Equal(cli, wiki) {
+			t.Errorf("the layers of the image for scripts are not the wiki's: %q, %q", cli, wiki)
+		}
+		if len(debug) != len(wiki)+1 || !slices.Equal(debug[:len(wiki)], wiki) {
+			t.Errorf("the layers for debugging are not the wiki's and one more: %q, %q", debug, wiki)
+		}
+		if built.digest(t, "//site:cli") == built.digest(t, "//site:wiki") {
+			t.Error("the image for scripts is the wiki")
+		}
+		// A folder of the tree stands over that of the image, and each change of it is seen at once.
+		w := p.runWiki(t, "//site:debug", "--volume", filepath.Join(p.dir, "extensions/Cite")+":/srv/mediawiki/extensions/Cite:ro")
+		w.wantPage("title=Ours", "the note", "42 things")
+		file := "extensions/Cite/extension.json"
+		was := p.read(file)
+		p.write(file, strings.Replace(was, `"name": "Cite"`, `"name": "Cite at work"`, 1))
+		w.wantPage("title=Special:Version", "Cite at work")
+		p.write(file, was)
+		w.stop()
+	})
 
 	t.Run("tests", func(t *testing.T) {
 		all := map[string]string{"//site:pages_test": "PASSED"}
@@ -286,6 +324,9 @@ func TestRunOlderWiki(t *testing.T) {
 	w.wantPage("title=Main_Page", `lang="de"`, "Letzte Änderungen", "Hauptseite")
 	w.wantPage("title=Spezial:Letzte_%C3%84nderungen", "Auf dieser Seite")
 	w.wantPage("title=Spezial:Version&uselang=ar&useskin=timeless", `dir="rtl"`, "1.39.", "Scribunto")
+	if r := p.ok("run", "//site:cli", "--", "maintenance/showSiteStats.php"); !strings.Contains(r.stdout, "Total edits") {
+		t.Errorf("the script says %s", r.stdout)
+	}
 	w.stop()
 	w.complaints()
 }
