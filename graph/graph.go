@@ -172,3 +172,35 @@ func (e *Error) Error() string {
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
+
+// PathTo returns the shortest chain of dependencies from a target to one of which has is true, both included; nil if there is none. Where several are as short,
+// it is the one that attributes name first. Conditions that a select() asks hand nothing over, and are not followed.
+func (g *Graph) PathTo(from ID, has func(*Target) bool) []*Target {
+	type link struct {
+		t    *Target
+		from *link
+	}
+	first := g.targets[from]
+	if first == nil {
+		return nil
+	}
+	seen := map[ID]bool{from: true}
+	for queue := []*link{{t: first}}; len(queue) > 0; queue = queue[1:] {
+		at := queue[0]
+		if has(at.t) {
+			var path []*Target
+			for ; at != nil; at = at.from {
+				path = append(path, at.t)
+			}
+			slices.Reverse(path)
+			return path
+		}
+		for _, e := range at.t.Deps {
+			if to := g.targets[e.To]; to != nil && !e.Condition && !seen[e.To] {
+				seen[e.To] = true
+				queue = append(queue, &link{to, at})
+			}
+		}
+	}
+	return nil
+}

@@ -164,6 +164,9 @@ func (a *app) build(ctx context.Context, args []string, opt buildOptions) (err e
 	if n := len(loaded.Targets); (len(opt.exports) > 0 || len(opt.push) > 0) && n != 1 {
 		return usagef("-o and --push take one target, and %d match", n)
 	}
+	if errs := embargoOf(o.loaded, loaded.Graph, loaded.Targets, opt.push); len(errs) > 0 {
+		return o.reported(errs)
+	}
 	b, closeBuilder, err := o.builder(opt.jobs, opt.keepGoing)
 	if err != nil {
 		return err

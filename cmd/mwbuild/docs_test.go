@@ -62,11 +62,12 @@ func TestWorkspaceExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	want.Name, want.Defines = "mediawiki", map[string]string{"debug": "off"}
+	want.Registries = []load.Registry{{Name: "private", Repository: "registry.example/mediawiki/{target}"}, {Name: "public", Repository: "public.example/{path}", Public: true}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("WORKSPACE.example does not show the defaults (-defaults +example):\n%s", diff)
 	}
 
-	source := readDoc(t, "starlark/load/workspace.go") + readDoc(t, "starlark/load/config.go")
+	source := readDoc(t, "starlark/load/workspace.go") + readDoc(t, "starlark/load/config.go") + readDoc(t, "starlark/load/registry.go")
 	statements := regexp.MustCompile(`statement\("(\w+)"`).FindAllStringSubmatch(source, -1)
 	if len(statements) < 3 {
 		t.Fatalf("found only %d statements in the source", len(statements))

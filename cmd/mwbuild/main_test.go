@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -23,16 +24,16 @@ const nobody = 65534
 func holdLock(ts *testscript.TestScript, _ bool, args []string) {
 	unlock, err := cache.LockWorkspace(context.Background(), filepath.Join(ts.Getenv("XDG_CACHE_HOME"), "mwbuild"), ts.MkAbs(args[0]), nil)
 	ts.Check(err)
-	heldLocks[ts.MkAbs(args[0])] = unlock
+	heldLocks.Store(ts.MkAbs(args[0]), unlock)
 }
 
 func releaseLock(ts *testscript.TestScript, _ bool, args []string) {
-	heldLocks[ts.MkAbs(args[0])]()
-	delete(heldLocks, ts.MkAbs(args[0]))
+	unlock, _ := heldLocks.LoadAndDelete(ts.MkAbs(args[0]))
+	unlock.(func())()
 }
 
-// heldLocks is used by one script only.
-var heldLocks = map[string]func(){}
+// heldLocks are functions that unlock, by folder.
+var heldLocks sync.Map
 
 // waitFor FILE PATTERN waits until the file holds the pattern.
 func waitFor(ts *testscript.TestScript, _ bool, args []string) {

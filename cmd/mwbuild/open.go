@@ -40,6 +40,7 @@ type opened struct {
 	records  *build.Records
 	commits  *l10n.Commits
 	handed   handed
+	loaded   *load.Loader // by load
 }
 
 // open finds and lists the workspace.
@@ -157,6 +158,7 @@ func (o *opened) load(ctx context.Context, patterns []label.Pattern, keepGoing b
 	if len(errs) > 0 {
 		return res, errs, o.reported(errs)
 	}
+	o.loaded = loader
 	res, errs = loader.Load(ctx, patterns)
 	if ctx.Err() != nil {
 		return nil, nil, ctx.Err()
@@ -304,13 +306,26 @@ func (o *opened) builder(jobs int, keepGoing bool) (*build.Builder, func() error
 }
 
 // lock waits until no other mwbuild builds in this workspace.
-func (o *opened) lock(ctx context.Context) (unlock func(), err error) {
-	unlock, err = cache.LockWorkspace(ctx, o.cacheDir, o.root, func(holder string) {
+func (o *opened) lock(ctx context.Context) (unlock func(), err error) { return o.lockOr(ctx, false) }
+
+// lockOr is lock, and with noWait an error if another mwbuild has it.
+func (o *opened) lockOr(ctx context.Context, noWait bool) (unlock func(), err error) {
+	var held string
+	wait, cancel := context.WithCancel(ctx)
+	defer cancel()
+	unlock, err = cache.LockWorkspace(wait, o.cacheDir, o.root, func(holder string) {
+		if held = holder; noWait {
+			cancel()
+			return
+		}
 		o.app.note("waiting for another mwbuild in this workspace (%s)", holder)
 	})
 	if errors.Is(err, cache.ErrReadOnly) {
 		o.app.note("the cache folder %s cannot be written: nothing new will be kept", o.cacheDir)
 		return func() {}, nil
+	}
+	if err != nil && wait.Err() != nil && ctx.Err() == nil {
+		return nil, fmt.Errorf("another mwbuild works in this workspace (%s), and --no-wait was asked for", held)
 	}
 	if err != nil && ctx.Err() == nil {
 		err = fmt.Errorf("%w\n    name another cache folder with --cache-dir", err)

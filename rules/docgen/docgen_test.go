@@ -126,7 +126,7 @@ func TestParametersAreDocumented(t *testing.T) {
 	delete(got, "attrModule")
 	for source, name := range map[string]string{
 		"readJSON": "read_json", "declarePackage": "package", "packageName": "package_name", "makeRule": "rule",
-		"makeSelect": "select", "declareConfig": "configuration", "declareDefine": "define", "declarePolicy": "policy", "makeProvider": "provider", "makeDepset": "depset", "layer": "ctx.actions.layer", "run": "ctx.actions.run",
+		"makeSelect": "select", "declareConfig": "configuration", "declareDefine": "define", "declarePolicy": "policy", "declareRegistry": "registry", "makeProvider": "provider", "makeDepset": "depset", "layer": "ctx.actions.layer", "run": "ctx.actions.run",
 		"image": "ctx.actions.image", "importImage": "ctx.actions.import_image", "native": "ctx.actions.native", "made": "ctx.actions.made", "call": "ctx.call",
 	} {
 		got[name] = got[source]

@@ -25,6 +25,8 @@ type Workspace struct {
 	Config  string
 	Defines map[string]string // what define()s are in that configuration, those that are "" left out
 	Locked  map[string]string // what mwbuild.lock says: digests of images by reference
+
+	Registries []Registry // in their order
 }
 
 var defaultWorkspace = Workspace{Root: "/srv/mediawiki", User: "900:900", Owner: "65533:65533", Platform: "linux/amd64"}
@@ -35,7 +37,7 @@ var (
 )
 
 // workspaceStatements are what WORKSPACE may call.
-var workspaceStatements = []string{"configuration", "define", "image_defaults", "minimum_version", "policy", "workspace"}
+var workspaceStatements = []string{"configuration", "define", "image_defaults", "minimum_version", "policy", "registry", "workspace"}
 
 // evalWorkspace runs WORKSPACE or WORKSPACE.star at the root of the tree, and puts a configuration in force.
 func evalWorkspace(tree Tree, version string, want Config) (Workspace, *configs, []error) {
@@ -57,7 +59,7 @@ func evalWorkspace(tree Tree, version string, want Config) (Workspace, *configs,
 			if once[name] {
 				return nil, fmt.Errorf("%s stands twice; once is enough", name)
 			}
-			once[name] = name != "configuration" && name != "define" && name != "policy"
+			once[name] = name != "configuration" && name != "define" && name != "policy" && name != "registry"
 			return starlark.None, f(b, args, kwargs)
 		})
 	}
@@ -96,6 +98,10 @@ func evalWorkspace(tree Tree, version string, want Config) (Workspace, *configs,
 		"configuration": statement("configuration", c.declareConfig),
 		"define":        statement("define", c.declareDefine),
 		"policy":        statement("policy", c.declarePolicy),
+		"registry": statement("registry", func(b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (err error) {
+			w.Registries, err = declareRegistry(b, args, kwargs, w.Registries)
+			return err
+		}),
 	}
 	thread, done := (&Loader{}).thread(context.Background(), file)
 	defer done()

@@ -35,6 +35,7 @@ type server struct {
 	host    string
 	next    http.Handler
 	noMount bool
+	strict  bool // refuses manifests that name blobs which it lacks
 
 	mu       sync.Mutex
 	has      map[string]bool // "repository digest"
@@ -50,6 +51,11 @@ func newServer(t *testing.T) *server {
 	return s
 }
 
+var (
+	manifestPath = regexp.MustCompile(`^/v2/(.+)/manifests/`)
+	digestIn     = regexp.MustCompile(`sha256:[0-9a-f]{64}`)
+)
+
 var blobPath = regexp.MustCompile(`^/v2/(.+)/blobs/(uploads/.*|sha256:.*)$`)
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -58,6 +64,17 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.requests = append(s.requests, r.Method+" "+r.URL.Path)
 	m := blobPath.FindStringSubmatch(r.URL.Path)
 	q := r.URL.Query()
+	if at := manifestPath.FindStringSubmatch(r.URL.Path); s.strict && r.Method == http.MethodPut && at != nil {
+		raw, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(raw))
+		for _, d := range digestIn.FindAllString(string(raw), -1) {
+			if !s.has[at[1]+" "+d] {
+				w.WriteHeader(http.StatusBadRequest)
+				io.WriteString(w, `{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown"}]}`)
+				return
+			}
+		}
+	}
 	switch {
 	case m == nil:
 	case (r.Method == http.MethodHead || r.Method == http.MethodGet) && !s.has[m[1]+" "+m[2]]:

@@ -2,10 +2,12 @@ package transport
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,7 +17,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
@@ -25,8 +29,9 @@ import (
 // PushOptions says how to push.
 type PushOptions struct {
 	Keychain authn.Keychain // nil is the user's own
-	Jobs     int            // blobs at a time; 0 is 4
+	Jobs     int            // blobs at a time; 0 is 8
 	Progress func(Event)    // called once for each blob, when it is there; by one goroutine at a time
+	Deep     bool           // ask for every blob, even where a manifest says that it is there
 }
 
 // An Event says that a blob is in the registry, and how it came there.
@@ -60,71 +65,295 @@ func CheckReference(ref string) error {
 	return nil
 }
 
-// Push carries img to ref, "registry/repository:tag". Blobs that the repository has are not sent; those whose Source is
-// another repository of the same registry are mounted from there if it allows; the rest is uploaded, from b, or through b
-// from the Source where b lacks it. The manifest goes last, and not at all if ref names it already.
+// Push carries img to ref, "registry/repository:tag", as [Pusher.Upload] and [Pusher.Tag] do.
 func Push(ctx context.Context, b image.Blobs, img image.Image, ref string, opt PushOptions) (Stats, error) {
-	var st Stats
 	to, err := name.ParseReference(ref)
 	if err != nil {
-		return st, fmt.Errorf("push: %w", err)
+		return Stats{}, fmt.Errorf("push: %w", err)
 	}
-	manifest, err := image.ReadJSON(ctx, b.Content(), img.Manifest)
+	p, err := NewPusher(ctx, b, opt)
 	if err != nil {
-		return st, fmt.Errorf("push %s: manifest: %w", ref, err)
+		return Stats{}, fmt.Errorf("push %s: %w", ref, err)
 	}
-	seen := &observer{next: remote.DefaultTransport}
-	pusher, err := remote.NewPusher(remoteOptions(ctx, opt.Keychain, remote.WithTransport(seen))...)
+	st, err := p.Upload(ctx, img, to.Context().Name(), to.Identifier())
 	if err != nil {
-		return st, fmt.Errorf("push %s: %w", ref, err)
+		return st, err
 	}
+	if _, isDigest := to.(name.Digest); isDigest {
+		return st, nil
+	}
+	moved, err := p.Tag(ctx, img, to.Context().Name(), to.Identifier())
+	st.Manifest = st.Manifest || moved
+	return st, err
+}
 
-	var mu sync.Mutex
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(4)
-	if opt.Jobs > 0 {
-		g.SetLimit(opt.Jobs)
+// A Pusher carries images into repositories, several at once if you like. What one repository of a registry has, others of it mount.
+type Pusher struct {
+	b      image.Blobs
+	opt    PushOptions
+	seen   *observer
+	remote *remote.Pusher
+	puller *remote.Puller
+	slots  chan struct{}
+	scopes sync.Map // of *scopes, by repository
+
+	mu      sync.Mutex
+	flights map[string]*flight // by registry and digest
+	report  sync.Mutex
+}
+
+// A flight is a blob that is on its way into a registry, or there.
+type flight struct {
+	repository name.Repository
+	done       chan struct{}
+	err        error
+}
+
+// NewPusher returns a pusher of images whose blobs are in b, or may be had from where their layers say.
+func NewPusher(ctx context.Context, b image.Blobs, opt PushOptions) (*Pusher, error) {
+	p := &Pusher{b: b, opt: opt, seen: &observer{next: remote.DefaultTransport}, flights: map[string]*flight{}}
+	jobs := opt.Jobs
+	if jobs <= 0 {
+		jobs = 8
 	}
-	done := map[string]bool{}
-	for _, l := range append([]image.Layer{{Descriptor: img.Config}}, img.Layers...) {
-		d := l.Descriptor
-		if done[d.Digest.String()] {
-			continue
+	p.slots = make(chan struct{}, jobs)
+	options := remoteOptions(ctx, opt.Keychain, remote.WithTransport(p.seen))
+	var err error
+	if p.remote, err = remote.NewPusher(options...); err != nil {
+		return nil, err
+	}
+	p.puller, err = remote.NewPuller(options...)
+	return p, err
+}
+
+// Upload puts img into a repository, under its digest and no tag. Where the repository has the manifest, nothing is sent. Blobs that the repository has are
+// not sent either: those of the image that previous, a tag or "", names there are not even asked for, since a manifest keeps its blobs. Those whose Source is another
+// repository of the registry, or that this pusher put into one, are mounted from there if it allows; the rest is uploaded, from the store, or through the store from the
+// Source where it lacks them. The manifest goes last.
+func (p *Pusher) Upload(ctx context.Context, img image.Image, repository, previous string) (Stats, error) {
+	fail := func(st Stats, err error) (Stats, error) {
+		return st, fmt.Errorf("push %s@%s: %w", repository, img.Manifest.Digest, err)
+	}
+	var st Stats
+	to, err := name.NewRepository(repository)
+	if err != nil {
+		return fail(st, err)
+	}
+	manifest, err := image.ReadJSON(ctx, p.b.Content(), img.Manifest)
+	if err != nil {
+		return fail(st, fmt.Errorf("manifest: %w", err))
+	}
+	ref := to.Digest(img.Manifest.Digest.String())
+	blobs := distinctBlobs(img)
+	var there []image.Layer
+	if !p.opt.Deep {
+		if _, err := p.puller.Head(ctx, ref); err == nil {
+			for _, l := range blobs {
+				p.tell(&st, Event{l.Descriptor, Existing})
+			}
+			return st, nil
+		} else if ctx.Err() != nil {
+			return fail(st, err)
 		}
-		done[d.Digest.String()] = true
+		known := p.blobsOf(ctx, to, previous)
+		there = slices.DeleteFunc(slices.Clone(blobs), func(l image.Layer) bool { return !known[l.Descriptor.Digest] })
+		blobs = slices.DeleteFunc(blobs, func(l image.Layer) bool { return known[l.Descriptor.Digest] })
+	}
+	push := func() error {
+		return p.remote.Push(ctx, ref, rawManifest{manifest, types.MediaType(img.Manifest.MediaType)})
+	}
+	if err := p.upload(ctx, to, blobs, &st); err != nil {
+		return fail(st, err)
+	}
+	err = push()
+	if err != nil && len(there) > 0 && unknownBlob(err) {
+		// The registry lost what the previous image needs.
+		if err = p.upload(ctx, to, there, &st); err != nil {
+			return fail(st, err)
+		}
+		err, there = push(), nil
+	}
+	if err != nil {
+		return fail(st, fmt.Errorf("manifest: %w", err))
+	}
+	for _, l := range there {
+		p.tell(&st, Event{l.Descriptor, Existing})
+	}
+	st.Manifest = p.seen.sent(to, ref.DigestStr())
+	return st, nil
+}
+
+// Tag lets a tag of a repository mean an image that was uploaded there, and tells whether it meant another before, or nothing.
+func (p *Pusher) Tag(ctx context.Context, img image.Image, repository, tag string) (moved bool, err error) {
+	to, err := name.NewTag(repository + ":" + tag)
+	if err != nil {
+		return false, fmt.Errorf("tag %s:%s: %w", repository, tag, err)
+	}
+	manifest, err := image.ReadJSON(ctx, p.b.Content(), img.Manifest)
+	if err == nil {
+		err = p.remote.Push(ctx, to, rawManifest{manifest, types.MediaType(img.Manifest.MediaType)})
+	}
+	if err != nil {
+		return false, fmt.Errorf("tag %s: %w", to, err)
+	}
+	return p.seen.sent(to.Context(), tag), nil
+}
+
+// distinctBlobs are the blobs of an image, each once, its config among them.
+func distinctBlobs(img image.Image) []image.Layer {
+	var all []image.Layer
+	done := map[digest.Digest]bool{}
+	for _, l := range append([]image.Layer{{Descriptor: img.Config}}, img.Layers...) {
+		if d := l.Descriptor.Digest; !done[d] {
+			done[d] = true
+			all = append(all, l)
+		}
+	}
+	return all
+}
+
+// blobsOf are the blobs of an image that a tag of a repository names; none if there is no such image.
+func (p *Pusher) blobsOf(ctx context.Context, repository name.Repository, tag string) map[digest.Digest]bool {
+	known := map[digest.Digest]bool{}
+	ref, err := name.NewTag(repository.Name() + ":" + tag)
+	if err != nil {
+		return known
+	}
+	d, err := p.puller.Get(ctx, ref)
+	if err != nil {
+		return known
+	}
+	var m ocispecs.Manifest
+	if json.Unmarshal(d.Manifest, &m) != nil || m.Config.Digest == "" {
+		return known
+	}
+	for _, b := range append(m.Layers, m.Config) {
+		known[b.Digest] = true
+	}
+	return known
+}
+
+// unknownBlob tells whether a registry refuses a manifest since it lacks a blob.
+func unknownBlob(err error) bool {
+	var e *transport.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	for _, d := range e.Errors {
+		if d.Code == transport.ManifestBlobUnknownErrorCode || d.Code == transport.BlobUnknownErrorCode {
+			return true
+		}
+	}
+	return false
+}
+
+// tell counts a blob.
+func (p *Pusher) tell(st *Stats, e Event) {
+	p.report.Lock()
+	defer p.report.Unlock()
+	switch e.How {
+	case Uploaded:
+		st.Uploaded++
+		st.Bytes += e.Descriptor.Size
+	case Mounted:
+		st.Mounted++
+	case Existing:
+		st.Existing++
+	}
+	if p.opt.Progress != nil {
+		p.opt.Progress(e)
+	}
+}
+
+// upload puts blobs into a repository.
+func (p *Pusher) upload(ctx context.Context, to name.Repository, blobs []image.Layer, st *Stats) error {
+	g, gctx := errgroup.WithContext(ctx)
+	for _, l := range blobs {
 		g.Go(func() error {
-			blob := &remoteBlob{ctx: gctx, b: b, l: l, kc: opt.Keychain}
-			if err := pusher.Upload(gctx, to.Context(), mountable(blob, to.Context())); err != nil {
-				return fmt.Errorf("push %s: %s: %w", ref, d.Digest, err)
+			how, err := p.blob(gctx, to, l)
+			if err != nil {
+				return fmt.Errorf("%s: %w", l.Descriptor.Digest, err)
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			e := Event{d, Existing}
-			switch {
-			case blob.read.Load():
-				e.How = Uploaded
-				st.Uploaded++
-				st.Bytes += d.Size
-			case seen.mounted(d.Digest.String()):
-				e.How = Mounted
-				st.Mounted++
-			default:
-				st.Existing++
-			}
-			if opt.Progress != nil {
-				opt.Progress(e)
-			}
+			p.tell(st, Event{l.Descriptor, how})
 			return nil
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return st, err
+	return g.Wait()
+}
+
+// blob puts one blob into a repository. Another repository of the registry to which the same blob is on its way comes first, and it is mounted from there.
+func (p *Pusher) blob(ctx context.Context, to name.Repository, l image.Layer) (How, error) {
+	key := to.RegistryStr() + " " + l.Descriptor.Digest.String()
+	p.mu.Lock()
+	f := p.flights[key]
+	first := f == nil
+	if first {
+		f = &flight{repository: to, done: make(chan struct{})}
+		p.flights[key] = f
 	}
-	if err := pusher.Push(ctx, to, rawManifest{manifest, types.MediaType(img.Manifest.MediaType)}); err != nil {
-		return st, fmt.Errorf("push %s: manifest: %w", ref, err)
+	p.mu.Unlock()
+	if !first {
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+		if f.err == nil && f.repository != to {
+			l.Source = f.repository.Name()
+		}
 	}
-	st.Manifest = seen.manifest.Load()
-	return st, nil
+	how, err := p.send(ctx, to, l)
+	if first {
+		f.err = err
+		close(f.done)
+	}
+	return how, err
+}
+
+func (p *Pusher) send(ctx context.Context, to name.Repository, l image.Layer) (How, error) {
+	select {
+	case p.slots <- struct{}{}:
+		defer func() { <-p.slots }()
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	blob := &remoteBlob{ctx: ctx, b: p.b, l: l, kc: p.opt.Keychain}
+	m := mountable(blob, to)
+	defer p.mounting(to, m)()
+	if err := p.remote.Upload(ctx, to, m); err != nil {
+		return "", err
+	}
+	switch {
+	case blob.read.Load():
+		return Uploaded, nil
+	case p.seen.mounted(to, l.Descriptor.Digest.String()):
+		return Mounted, nil
+	}
+	return Existing, nil
+}
+
+// mounting returns what is to be called when a blob is sent. The first mount from a repository asks for a token of more scope, and remote.Pusher changes its
+// client for that while others use it; so nothing else goes into the repository meanwhile.
+func (p *Pusher) mounting(to name.Repository, l v1.Layer) (done func()) {
+	lock, _ := p.scopes.LoadOrStore(to.Name(), &scopes{from: map[string]bool{}})
+	s := lock.(*scopes)
+	if m, ok := l.(*remote.MountableLayer); ok {
+		from := m.Reference.Context().Name()
+		s.Lock()
+		if !s.from[from] {
+			s.from[from] = true
+			return s.Unlock
+		}
+		s.Unlock()
+	}
+	s.RLock()
+	return s.RUnlock
+}
+
+// scopes are the repositories that one repository mounts from.
+type scopes struct {
+	sync.RWMutex
+	from map[string]bool
 }
 
 // mountable offers to take the blob from another repository of the registry that it goes to.
@@ -137,9 +366,8 @@ func mountable(blob *remoteBlob, to name.Repository) v1.Layer {
 
 // An observer notes what the registry answered that the pusher does not tell.
 type observer struct {
-	next     http.RoundTripper
-	mounts   sync.Map // digest → true
-	manifest atomic.Bool
+	next http.RoundTripper
+	did  sync.Map // repository and digest that was mounted, or reference whose manifest was sent → true
 }
 
 func (o *observer) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -149,15 +377,21 @@ func (o *observer) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	switch d := r.URL.Query().Get("mount"); {
 	case r.Method == http.MethodPost && d != "":
-		o.mounts.Store(d, true)
+		o.did.Store("mount "+r.URL.Host+strings.TrimSuffix(r.URL.Path, "/blobs/uploads/")+" "+d, true)
 	case r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/"):
-		o.manifest.Store(true)
+		o.did.Store("put "+r.URL.Host+r.URL.Path, true)
 	}
 	return resp, nil
 }
 
-func (o *observer) mounted(d string) bool {
-	_, ok := o.mounts.Load(d)
+func (o *observer) mounted(to name.Repository, d string) bool {
+	_, ok := o.did.Load("mount " + to.RegistryStr() + "/v2/" + to.RepositoryStr() + " " + d)
+	return ok
+}
+
+// sent tells whether a manifest was sent for a tag or digest since it was asked last.
+func (o *observer) sent(to name.Repository, identifier string) bool {
+	_, ok := o.did.LoadAndDelete("put " + to.RegistryStr() + "/v2/" + to.RepositoryStr() + "/manifests/" + identifier)
 	return ok
 }
 
