@@ -3,13 +3,14 @@
 # make unit          the tests that need nothing but Go
 # make live          the tests that need root, an engine, registries and a real MediaWiki tree
 # make live-engines  what builds a wiki, with engines of all kinds: an ordinary user's, remote, of buildx, behind a balancer (a quarter of an hour)
+# make live-publish  100 publications into two registries that fail at random, each ended by kill -9 or not (five minutes)
 # make l10n          compiled localisation of all languages against MediaWiki's own compiler, 1.43 and 1.39 (some ten minutes, with ../shared)
 # make test          all that a change must pass, unit and live among it
 # make setup         what the tests need: packages of Debian, and the pinned tools in .bin
 # make clean         remove .bin
 
 export GOFLAGS ?= -buildvcs=false
-.PHONY: build example unit live live-engines l10n test setup clean
+.PHONY: build example unit live live-engines live-publish l10n test setup clean
 
 build:
 	go build -o .bin/mwbuild ./cmd/mwbuild
@@ -25,6 +26,9 @@ live: setup
 
 live-engines: setup
 	MWBUILD_LIVE_SPINE=all go test -tags live -count=1 -timeout 60m -run 'TestSpine$$' -v ./internal/livetest
+
+live-publish: setup
+	MWBUILD_PUBLISH_ROUNDS=100 go test -tags live -count=1 -timeout 60m -run 'TestPublishInterrupted$$' -v ./internal/livetest
 
 l10n: setup
 	MWBUILD_L10N=all go test -tags live -count=1 -timeout 60m -run 'TestLocalisation$$' -v ./internal/livetest

@@ -132,7 +132,7 @@ func NewPusher(ctx context.Context, b image.Blobs, opt PushOptions) (*Pusher, er
 // Source where it lacks them. The manifest goes last.
 func (p *Pusher) Upload(ctx context.Context, img image.Image, repository, previous string) (Stats, error) {
 	fail := func(st Stats, err error) (Stats, error) {
-		return st, fmt.Errorf("push %s@%s: %w", repository, img.Manifest.Digest, err)
+		return st, fmt.Errorf("push %s@%s: %w", repository, img.Manifest.Digest, denied(err))
 	}
 	var st Stats
 	to, err := name.NewRepository(repository)
@@ -194,7 +194,7 @@ func (p *Pusher) Tag(ctx context.Context, img image.Image, repository, tag strin
 		err = p.remote.Push(ctx, to, rawManifest{manifest, types.MediaType(img.Manifest.MediaType)})
 	}
 	if err != nil {
-		return false, fmt.Errorf("tag %s: %w", to, err)
+		return false, fmt.Errorf("tag %s: %w", to, denied(err))
 	}
 	return p.seen.sent(to.Context(), tag), nil
 }
@@ -245,6 +245,15 @@ func unknownBlob(err error) bool {
 		}
 	}
 	return false
+}
+
+// denied says what to do about an error by which a registry wants to know who asks.
+func denied(err error) error {
+	var e *transport.Error
+	if errors.As(err, &e) && (e.StatusCode == http.StatusUnauthorized || e.StatusCode == http.StatusForbidden) && e.Request != nil {
+		return fmt.Errorf("%w\n    the registry does not let you: docker login %s (or podman's, or crane auth login) says who you are", err, e.Request.URL.Host)
+	}
+	return err
 }
 
 // tell counts a blob.
