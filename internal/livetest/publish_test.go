@@ -138,14 +138,10 @@ var uploadPath = regexp.MustCompile(`^/v2/(.+)/blobs/uploads/`)
 
 func newFlaky(t *testing.T, backend string) *flaky {
 	to := must(url.Parse(backend))
-	proxy := httputil.NewSingleHostReverseProxy(to)
-	director := proxy.Director
-	proxy.Director = func(r *http.Request) {
-		host := r.Host
-		director(r)
-		r.Host = host // where it says that uploads go on
-	}
-	proxy.ErrorLog = log.New(io.Discard, "", 0)
+	proxy := &httputil.ReverseProxy{ErrorLog: log.New(io.Discard, "", 0), Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(to)
+		r.Out.Host = r.In.Host // where it says that uploads go on
+	}}
 	f := &flaky{random: rand.New(randomness(t)), has: map[string]bool{}}
 	proxy.ModifyResponse = func(resp *http.Response) error {
 		m := uploadPath.FindStringSubmatch(resp.Request.URL.Path)
