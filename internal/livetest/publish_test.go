@@ -88,7 +88,7 @@ func TestPublishWithPassword(t *testing.T) {
 	p := publishPlace(t, 3, addr)
 	p.fails(1, []string{"//:wiki: push " + addr + "/mw/wiki@sha256:", "certificate"}, "publish", "//:wiki", "--tag=one")
 	p.env = append(p.env, "SSL_CERT_FILE="+filepath.Join(certs, "ca.pem"))
-	p.fails(1, []string{"//:wiki: push " + addr + "/mw/wiki@sha256:", "401 Unauthorized", "docker login "+addr}, "publish", "//:wiki", "--tag=one")
+	p.fails(1, []string{"//:wiki: push " + addr + "/mw/wiki@sha256:", "401 Unauthorized", "docker login " + addr}, "publish", "//:wiki", "--tag=one")
 
 	docker := filepath.Join(shortDir(t), "docker")
 	login := func(text string) {
@@ -102,7 +102,7 @@ func TestPublishWithPassword(t *testing.T) {
 	}
 	p.env = append(p.env, "DOCKER_CONFIG="+docker)
 	login(fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, addr, base64.StdEncoding.EncodeToString([]byte("releng:wrong"))))
-	p.fails(1, []string{"401 Unauthorized", "docker login "+addr}, "publish", "//:wiki", "--tag=one")
+	p.fails(1, []string{"401 Unauthorized", "docker login " + addr}, "publish", "//:wiki", "--tag=one")
 	login(fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, addr, base64.StdEncoding.EncodeToString([]byte("releng:open sesame"))))
 	first := p.publish("//...", "--tag=one")
 	if len(first.Images) != 4 || first.uploaded() == 0 {
