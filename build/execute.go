@@ -4,16 +4,21 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/containerd/platforms"
 	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/renameio/v2"
+	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/mwbuild/mwbuild/build/buildkit"
@@ -111,12 +116,21 @@ func (b *Builder) pack(ctx context.Context, do *action.Layer, record func(*actio
 				m, err := b.remake(ctx, e.From, f)
 				return madeReader{bytes.NewReader(m.Data), m}, err
 			}}
+			if do.Base != nil { // what is as it was need not be made again to be compared
+				if sum, err := hex.DecodeString(f.SHA256); err == nil && len(sum) == len(le.SHA256) {
+					le.SHA256 = [sha256.Size]byte(sum)
+				}
+			}
 			entries = append(entries, le)
 		case e.From != nil:
 			c := opened[e.From]
 			if c == nil {
+				made := record(e.From).Layers
+				if len(made) != 1 { // only a layer of sources stands on a base
+					return nil, fmt.Errorf("%s made %d layers, want one", e.From.ID(), len(made))
+				}
 				var err error
-				if c, err = layer.Open(ctx, b.Store.Content(), record(e.From).Layers[0].Descriptor); err != nil {
+				if c, err = layer.Open(ctx, b.Store.Content(), made[0].Descriptor); err != nil {
 					return nil, err
 				}
 				opened[e.From] = c
@@ -143,11 +157,65 @@ func (b *Builder) pack(ctx context.Context, do *action.Layer, record func(*actio
 			entries = append(entries, layer.Entry{Path: e.Dest, Kind: layer.Dir, Owner: o})
 		}
 	}
-	l, err := layer.Pack(ctx, b.Store, entries, layer.Options{Owner: do.Owner})
+	opt := layer.Options{Owner: do.Owner}
+	if do.Base != nil {
+		return b.packOn(ctx, do.Base, entries, opt)
+	}
+	l, err := layer.Pack(ctx, b.Store, entries, opt)
 	if err != nil {
 		return nil, err
 	}
 	return &plan.Record{Layers: []image.Layer{l}}, nil
+}
+
+// packOn packs what differs from a base, which is fetched if it is not in the store.
+func (b *Builder) packOn(ctx context.Context, base *action.Base, entries []layer.Entry, opt layer.Options) (*plan.Record, error) {
+	below := image.Layer{
+		Descriptor: ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageLayerZstd, Digest: digest.Digest(base.Digest), Size: base.Size},
+		DiffID:     digest.Digest(base.DiffID), Source: base.Repository,
+	}
+	if !b.Store.Has(below.Descriptor) {
+		// Most are as they were.
+		whole, err := layer.Pack(ctx, b.Store, entries, opt)
+		if err != nil {
+			return nil, err
+		}
+		if whole.Descriptor.Digest == below.Descriptor.Digest {
+			return &plan.Record{Layers: []image.Layer{whole}}, nil
+		}
+	}
+	if err := transport.EnsureLayer(ctx, b.Store, below, authn.DefaultKeychain); err != nil {
+		return nil, fmt.Errorf("its base layer cannot be had: %w\n    mwbuild publish from a workspace that has it puts it there; mwbuild layers plan takes another", err)
+	}
+	listing, err := b.listing(ctx, below)
+	if err != nil {
+		return nil, err
+	}
+	below.Source = ""
+	r := &plan.Record{Layers: []image.Layer{below}}
+	delta, differs, err := layer.PackOn(ctx, b.Store, listing, entries, opt)
+	if differs {
+		r.Layers = append(r.Layers, delta)
+	}
+	return r, err
+}
+
+// listing is what a base layer holds. It is kept beside the store, since reading the layer takes longer than anything else of a small change.
+func (b *Builder) listing(ctx context.Context, of image.Layer) (*layer.Listing, error) {
+	file := filepath.Join(b.Store.Dir(), "listings", of.Descriptor.Digest.Encoded()+"-"+of.DiffID.Encoded())
+	if text, err := os.ReadFile(file); err == nil {
+		if l, err := layer.ParseListing(text); err == nil {
+			return l, nil
+		}
+	}
+	l, err := layer.List(ctx, b.Store.Content(), of)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err == nil {
+		_ = renameio.WriteFile(file, l.Marshal(), 0o644) // it is only faster
+	}
+	return l, nil
 }
 
 func (b *Builder) image(ctx context.Context, do *action.Image, record func(*action.Node) *plan.Record) (*plan.Record, error) {

@@ -19,41 +19,53 @@ import (
 	"github.com/mwbuild/mwbuild/graph/action"
 )
 
-// root returns the image that n made as package lower takes it. Only an imported image and what a step changed may hold
-// whiteouts, so only layers up to these need be stacked in order; those put on them are merged.
+// root returns the image that n made as package lower takes it. An imported image and what a step changed may hold whiteouts
+// for anything below, so layers up to these are stacked in order; those put on them are merged.
 func root(n *action.Node, record func(*action.Node) *plan.Record) (lower.Root, error) {
 	im := record(n).Image
 	var cfg ocispecs.Image
 	if err := json.Unmarshal(im.ConfigJSON, &cfg); err != nil {
 		return lower.Root{}, fmt.Errorf("image configuration: %w", err)
 	}
-	r := lower.Root{
-		Layers: lowerLayers(im.Layers), Platform: platforms.Format(cfg.Platform),
-		Env: cfg.Config.Env, WorkingDir: cfg.Config.WorkingDir, User: cfg.Config.User,
-	}
-	for at := n; at != nil && r.BaseLayers == 0; {
+	r := lower.Root{Platform: platforms.Format(cfg.Platform), Env: cfg.Config.Env, WorkingDir: cfg.Config.WorkingDir, User: cfg.Config.User}
+	base := len(im.Layers)
+	var merged [][]lower.Layer // of actions, the last first
+down:
+	for at := n; at != nil; {
 		do := at.Do.(*action.Image)
-		upTo := len(record(at).Image.Layers)
 		if do.Import != nil {
-			r.BaseLayers = upTo
+			break
 		}
-		for i, l := range slices.Backward(do.Layers) {
+		for _, l := range slices.Backward(do.Layers) {
 			if run, ok := l.Do.(*action.Run); ok && run.Changes {
-				r.BaseLayers = upTo - (len(do.Layers) - 1 - i)
-				break
+				break down
 			}
+			layers := record(l).Layers
+			merged = append(merged, lowerLayers(layers))
+			base -= len(layers)
 		}
 		at = do.Base
+	}
+	for _, l := range im.Layers[:base] {
+		r.Layers = append(r.Layers, lower.Layer{Descriptor: l.Descriptor, DiffID: l.DiffID})
+	}
+	r.BaseLayers = base
+	for _, layers := range slices.Backward(merged) {
+		r.Layers = append(r.Layers, layers...)
 	}
 	return r, nil
 }
 
+// lowerLayers are the layers that one action made, as one: the last stands on those before it, of which it may delete something.
 func lowerLayers(layers []image.Layer) []lower.Layer {
-	out := make([]lower.Layer, len(layers))
-	for i, l := range layers {
-		out[i] = lower.Layer{Descriptor: l.Descriptor, DiffID: l.DiffID}
+	var on *lower.Layer
+	for _, l := range layers {
+		on = &lower.Layer{Descriptor: l.Descriptor, DiffID: l.DiffID, On: on}
 	}
-	return out
+	if on == nil {
+		return nil
+	}
+	return []lower.Layer{*on}
 }
 
 // lowerRun lowers one Run action whose inputs have been built.

@@ -15,6 +15,7 @@ import (
 func TestBaseLayers(t *testing.T) {
 	node := func(do action.Action) *action.Node { return &action.Node{Label: "//:x", Name: "x", Do: do} }
 	packed := func() *action.Node { return node(&action.Layer{}) }
+	onBase := func() *action.Node { return node(&action.Layer{Base: &action.Base{}}) } // and its delta: two layers
 	unpacked := func() *action.Node { return node(&action.Native{Layer: true}) }
 	written := func() *action.Node { return node(&action.Run{}) }
 	changes := func() *action.Node { return node(&action.Run{Changes: true}) }
@@ -29,9 +30,20 @@ func TestBaseLayers(t *testing.T) {
 		if r := records[n]; r != nil {
 			return r
 		}
+		d := digest.FromString("layer")
+		one := image.Layer{Descriptor: ocispecs.Descriptor{Digest: d}, DiffID: d}
+		if l, ok := n.Do.(*action.Layer); ok && l.Base != nil {
+			return &plan.Record{Layers: []image.Layer{one, one}}
+		}
+		do, ok := n.Do.(*action.Image)
+		if !ok {
+			return &plan.Record{Layers: []image.Layer{one}}
+		}
 		im := &image.Image{ConfigJSON: []byte(`{"os": "linux", "architecture": "amd64"}`)}
-		do := n.Do.(*action.Image)
-		count := len(do.Layers)
+		count := 0
+		for _, l := range do.Layers {
+			count += len(record(l).Layers)
+		}
 		switch {
 		case do.Import != nil:
 			count = ofImport
@@ -39,29 +51,32 @@ func TestBaseLayers(t *testing.T) {
 			count += len(record(do.Base).Image.Layers)
 		}
 		for range count {
-			d := digest.FromString("layer")
-			im.Layers = append(im.Layers, image.Layer{Descriptor: ocispecs.Descriptor{Digest: d}, DiffID: d})
+			im.Layers = append(im.Layers, one)
 		}
 		records[n] = &plan.Record{Image: im}
 		return records[n]
 	}
 	for name, tc := range map[string]struct {
 		image *action.Node
-		want  int
+		want  int // stacked
+		rest  int // merged
 	}{
-		"scratch":                      {on(nil, packed(), unpacked(), written()), 0},
-		"imported":                     {on(imported, packed(), packed()), 3},
-		"imported, far below":          {on(on(imported, packed()), packed()), 3},
-		"changes":                      {on(nil, unpacked(), unpacked(), changes(), packed()), 3},
-		"changes on top":               {on(nil, unpacked(), changes()), 2},
-		"changes twice":                {on(nil, changes(), packed(), changes(), packed()), 3},
-		"changes of an imported image": {on(imported, packed(), changes(), packed()), 5},
-		"changes below":                {on(on(on(nil, unpacked(), changes(), packed()), packed()), packed()), 2},
-		"changes above changes":        {on(on(nil, unpacked(), changes()), packed(), changes(), packed()), 4},
+		"scratch":                      {on(nil, packed(), unpacked(), written()), 0, 3},
+		"imported":                     {on(imported, packed(), packed()), 3, 2},
+		"imported, far below":          {on(on(imported, packed()), packed()), 3, 2},
+		"changes":                      {on(nil, unpacked(), unpacked(), changes(), packed()), 3, 1},
+		"changes on top":               {on(nil, unpacked(), changes()), 2, 0},
+		"changes twice":                {on(nil, changes(), packed(), changes(), packed()), 3, 1},
+		"changes of an imported image": {on(imported, packed(), changes(), packed()), 5, 1},
+		"changes below":                {on(on(on(nil, unpacked(), changes(), packed()), packed()), packed()), 2, 3},
+		"changes above changes":        {on(on(nil, unpacked(), changes()), packed(), changes(), packed()), 4, 1},
+		"on bases":                     {on(nil, onBase(), packed(), onBase()), 0, 3},
+		"on bases, over an import":     {on(on(imported, onBase()), onBase()), 3, 2},
+		"on bases, around changes":     {on(imported, onBase(), changes(), onBase()), 6, 1},
 	} {
 		got, err := root(tc.image, record)
-		if err != nil || got.BaseLayers != tc.want {
-			t.Errorf("%s: %d base layers of %d, want %d; %v", name, got.BaseLayers, len(got.Layers), tc.want, err)
+		if err != nil || got.BaseLayers != tc.want || len(got.Layers) != tc.want+tc.rest {
+			t.Errorf("%s: %d base layers of %d, want %d of %d; %v", name, got.BaseLayers, len(got.Layers), tc.want, tc.want+tc.rest, err)
 		}
 	}
 }

@@ -56,13 +56,14 @@ var epoch = time.Unix(0, 0).UTC()
 type Layer struct {
 	Descriptor ocispecs.Descriptor // media type, digest and size; the rest is ignored
 	DiffID     digest.Digest
+	On         *Layer // what it is stacked on, since it may delete some of that; no graph
 	From       *Graph // from [Run]; then Descriptor and DiffID are not looked at
 }
 
 // A Root is a root filesystem with what its image says of processes in it.
 //
 // The first BaseLayers of Layers, those of an image made elsewhere and up to the last that a step's changes are, are stacked
-// in order, whiteouts included; all others are merged, and must hold no whiteouts. Where Remote is set the engine itself fetches the base layers from a
+// in order, whiteouts included; all others are merged, and must hold no whiteouts but for what they are On. Where Remote is set the engine itself fetches the base layers from a
 // registry: their blobs need not be in the store.
 type Root struct {
 	Layers     []Layer
@@ -398,7 +399,12 @@ func (l *lowering) flat(states []llb.State, layers []Layer) (llb.State, error) {
 
 func (l *lowering) layer(layer Layer) (llb.State, error) {
 	if layer.From == nil {
-		return l.stack([]Layer{layer}, "mwbuild/layer")
+		stack := []Layer{layer}
+		for on := layer.On; on != nil; on = on.On {
+			stack = append(stack, *on)
+		}
+		slices.Reverse(stack)
+		return l.stack(stack, "mwbuild/layer")
 	}
 	var def pb.Definition
 	if err := proto.Unmarshal(layer.From.Definition, &def); err != nil {

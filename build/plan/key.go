@@ -151,6 +151,10 @@ func describe(n *action.Node, in inputs) (*Manifest, error) {
 	case *action.Layer:
 		m.Add("packer", fmt.Sprint(layer.PackerVersion))
 		m.Add("owner", owner(do.Owner))
+		if do.Base != nil {
+			m.Add("base", do.Base.Digest)
+			m.Add("delta", fmt.Sprint(layer.DeltaVersion))
+		}
 		for _, e := range do.Entries {
 			switch {
 			case e.File != "":

@@ -245,6 +245,18 @@ func TestKeyFields(t *testing.T) {
 				w.records[dep] = r
 			},
 		}},
+		{"Layer on a base", func(t testing.TB) world {
+			w := layerWorld(t)
+			layerOf(w).Base = &action.Base{Digest: "sha256:1", DiffID: "sha256:11", Size: 7, Repository: "registry.example/wiki"}
+			return w
+		}, cases{
+			"base":         func(w world) { layerOf(w).Base.Digest = "sha256:2" },
+			"no base":      func(w world) { layerOf(w).Base = nil },
+			"file's bytes": func(w world) { w.files["a/a.php"] = fakeFile{text: "<?php 1"} },
+		}, cases{
+			"base's place": func(w world) { layerOf(w).Base.Repository = "registry.example/elsewhere" },
+			"another file": func(w world) { w.files["a/other.php"] = fakeFile{text: "changed"} },
+		}},
 		{"Run", runWorld, cases{
 			"root's layers":     func(w world) { w.records[base] = imageRecord(t, baseConfig(), "base", "more") },
 			"root's env":        withConfig(func(c *ocispecs.Image) { c.Config.Env = []string{"A=2"} }),
@@ -372,12 +384,12 @@ func TestKeyFields(t *testing.T) {
 // A field that is added to an action without a thought for its key fails here: every exported field must be known.
 func TestKeyCoversActions(t *testing.T) {
 	known := map[string]string{
-		"Layer": "Entries Owner", "Entry": "Dest File From Path Text Exec Dir User", "Run": "Root Mounts Args Env Dir Outs Network Owner User Changes Caches Secrets SSH Timeout", "Cache": "ID Dest", "Secret": "ID Dest Env Keyed",
+		"Layer": "Entries Owner Base", "Base": "Digest DiffID Size Repository", "Entry": "Dest File From Path Text Exec Dir User", "Run": "Root Mounts Args Env Dir Outs Network Owner User Changes Caches Secrets SSH Timeout", "Cache": "ID Dest", "Secret": "ID Dest Env Keyed",
 		"Mount": "From Dest", "Native": "Kind Params Files Inputs Downloads Layer", "Download": "SHA256 Size Name Path Mirrors", "Source": "Role Path", "Input": "Role From Path", "Image": "Import Base Layers Config Platform",
 		"Import": "Digest Registry Layout Tar Platform",
 		"Config": "User Env Entrypoint Cmd WorkingDir Labels ExposedPorts Volumes StopSignal",
 	}
-	for _, v := range []any{action.Layer{}, action.Entry{}, action.Run{}, action.Mount{}, action.Cache{}, action.Secret{}, action.Native{}, action.Download{}, action.Source{}, action.Input{}, action.Image{}, action.Import{}, action.Config{}} {
+	for _, v := range []any{action.Layer{}, action.Base{}, action.Entry{}, action.Run{}, action.Mount{}, action.Cache{}, action.Secret{}, action.Native{}, action.Download{}, action.Source{}, action.Input{}, action.Image{}, action.Import{}, action.Config{}} {
 		typ := reflect.TypeOf(v)
 		var fields []string
 		for i := range typ.NumField() {

@@ -33,7 +33,7 @@ The cache belongs to all workspaces of its user. Losing it costs time and nothin
 }
 
 // cacheParts are what mwbuild makes in a cache folder. Nothing else in it is touched.
-var cacheParts = []string{"badger", "badger.damaged", "badger.lock", "badger.opening", "locks", "blobs", "ingest", "index.json", "oci-layout", "engine", "packages", "results", "logs", "run"}
+var cacheParts = []string{"badger", "badger.damaged", "badger.lock", "badger.opening", "locks", "blobs", "ingest", "index.json", "oci-layout", "engine", "packages", "results", "listings", "logs", "run"}
 
 func (a *app) clean(ctx context.Context, expunge, engine bool) (err error) {
 	dir, err := a.cache()
@@ -80,7 +80,7 @@ func (a *app) clean(ctx context.Context, expunge, engine bool) (err error) {
 	if err := removeUnpacked(dir); err != nil {
 		return err
 	}
-	for _, part := range []string{"packages", "results"} {
+	for _, part := range []string{"packages", "results", "listings"} {
 		if err := os.RemoveAll(filepath.Join(dir, part)); err != nil {
 			return err
 		}

@@ -185,10 +185,18 @@ func (o *opened) loader() (*load.Loader, []error) {
 
 // loaderOf is loader over another tree, and with unlocked without its lock of images. A configuration that it does not know is an error of the command line.
 func (o *opened) loaderOf(tree load.Tree, unlocked bool) (*load.Loader, []error) {
-	l, errs := load.New(load.Options{
+	return o.newLoader(o.loadOptions(tree, unlocked))
+}
+
+func (o *opened) loadOptions(tree load.Tree, unlocked bool) load.Options {
+	return load.Options{
 		Tree: tree, Prelude: rules.Prelude, Functions: o.functions(), Version: version(), Program: program(), Jobs: runtime.NumCPU(), Config: o.app.config,
 		BuildArgs: o.handed.buildArgs, Unlocked: unlocked,
-	})
+	}
+}
+
+func (o *opened) newLoader(opts load.Options) (*load.Loader, []error) {
+	l, errs := load.New(opts)
 	for i, err := range errs {
 		if errors.As(err, new(*load.ConfigError)) {
 			errs[i] = usageError{err}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -204,7 +205,23 @@ func (f *ownerFinder) find(ctx context.Context, file *ownedFile) error {
 			return err
 		}
 	}
-	if name == load.LockFile {
+	if name == load.LayersLock {
+		all, err := f.survey(ctx, "...")
+		if err != nil {
+			return err
+		}
+		named := map[string]bool{}
+		layers := f.loader.Workspace().Layers
+		for _, action := range slices.Concat(slices.Collect(maps.Keys(layers.Groups)), slices.Collect(maps.Keys(layers.Bases))) {
+			target, _, _ := strings.Cut(action, " ")
+			named[target] = true
+		}
+		for _, d := range all {
+			if named[d.Label().String()] {
+				add(d, "lock")
+			}
+		}
+	} else if name == load.LockFile {
 		all, err := f.survey(ctx, "...")
 		if err != nil {
 			return err

@@ -85,6 +85,14 @@ type Owner struct{ UID, GID int }
 type Layer struct {
 	Entries []Entry // sorted by Dest, no Dest twice
 	Owner   Owner   // of every file and directory that does not name its own
+	Base    *Base   // a layer made before, on which only what differs is packed; or nil
+}
+
+// A Base is a layer that was packed some time ago, and is known by its digest.
+type Base struct {
+	Digest, DiffID string
+	Size           int64  // of the blob
+	Repository     string // of a registry that should have it; no part of what is made
 }
 
 // An Entry puts one thing at Dest. Exactly one of File, From, Text and Dir says what.

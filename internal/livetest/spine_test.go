@@ -34,6 +34,7 @@ var spine = []struct {
 	{"TestMediaWiki", "the real tree: accepted by crane and skopeo, equal to git file by file, one line, another clone, pushes", "-"},
 	{"TestExplainNamesTheCause", "each field of a key, before and after its build", "buildx"},
 	{"TestOneDigest", "fresh caches, buildkitd over TCP, and mwbuild llb | buildctl", "user"},
+	{"TestStepsOnBases", "layers on bases, mounted and in a root", "user"},
 	{"TestDebianBase", "Debian's own libc, shell and tools", "user"},
 	{"TestFailedGenrule", "how a step failed", "balanced"},
 	{"TestInterrupt", "Ctrl-C", "remote"},

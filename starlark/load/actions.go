@@ -40,6 +40,11 @@ func (c *ruleContext) declare(name string, do action.Action) (*action.Node, erro
 	}
 	c.declared[name] = true
 	n := &action.Node{Label: c.target.label.String(), Name: name, Pos: c.graph.Pos, Do: do}
+	if l, ok := do.(*action.Layer); ok {
+		if b, ok := c.loader.workspace.Layers.Bases[n.ID()]; ok {
+			l.Base = &b
+		}
+	}
 	c.graph.Actions = append(c.graph.Actions, n)
 	return n, nil
 }
@@ -352,27 +357,22 @@ func (c *ruleContext) image(b *starlark.Builtin, args starlark.Tuple, kwargs []s
 // same place keep their order only in a group of their own, so they are left as they are. So is all below what a run changed,
 // which may delete and replace it.
 func (c *ruleContext) group(layers []*action.Node, budget int) ([]*action.Node, error) {
-	if len(layers) <= budget {
+	layers, err := c.lockedGroups(layers)
+	if err != nil {
+		return nil, err
+	}
+	// A layer on a base can be two.
+	based := 0
+	for _, n := range layers {
+		if onBase(n) {
+			based++
+		}
+	}
+	if len(layers)+based <= budget {
 		return layers, nil
 	}
-	places := map[string]int{}
-	made := map[string]bool{} // what lies at and below these is not known yet
-	for _, n := range layers {
-		if l, ok := n.Do.(*action.Layer); ok {
-			for _, e := range l.Entries {
-				places[e.Dest]++
-				made[e.Dest] = made[e.Dest] || e.From != nil
-			}
-		}
-	}
-	shared := func(e action.Entry) bool {
-		for p := path.Dir(e.Dest); p != "."; p = path.Dir(p) {
-			if made[p] {
-				return true
-			}
-		}
-		return made[e.Dest] || places[e.Dest] > 1
-	}
+	budget -= based
+	shared := sharedPlaces(layers)
 	groups := map[uint32][]*action.Layer{}
 	var alone []*action.Node
 	last := len(layers) - 1
@@ -381,7 +381,7 @@ func (c *ruleContext) group(layers []*action.Node, budget int) ([]*action.Node, 
 	}
 	for i, n := range layers {
 		l, ok := n.Do.(*action.Layer)
-		if i < last || !ok || len(l.Entries) == 0 || slices.ContainsFunc(l.Entries, shared) {
+		if i < last || !ok || l.Base != nil || len(l.Entries) == 0 || slices.ContainsFunc(l.Entries, shared) {
 			alone = append(alone, n)
 			continue
 		}
@@ -423,6 +423,90 @@ func (c *ruleContext) group(layers []*action.Node, budget int) ([]*action.Node, 
 		out = append(out, n)
 	}
 	return out, nil
+}
+
+// sharedPlaces tells of which entries the place may be that of another layer, too.
+func sharedPlaces(layers []*action.Node) func(action.Entry) bool {
+	places := map[string]int{}
+	made := map[string]bool{} // what lies at and below these is not known yet
+	for _, n := range layers {
+		if l, ok := n.Do.(*action.Layer); ok {
+			for _, e := range l.Entries {
+				places[e.Dest]++
+				made[e.Dest] = made[e.Dest] || e.From != nil
+			}
+		}
+	}
+	return func(e action.Entry) bool {
+		for p := path.Dir(e.Dest); p != "."; p = path.Dir(p) {
+			if made[p] {
+				return true
+			}
+		}
+		return made[e.Dest] || places[e.Dest] > 1
+	}
+}
+
+// lockedGroups packs layers together as layers.lock says. A group stands where its first layer stood. Layers whose order counts are left alone.
+func (c *ruleContext) lockedGroups(layers []*action.Node) ([]*action.Node, error) {
+	locked := c.loader.workspace.Layers.Groups
+	members := map[string][]*action.Node{}
+	if len(locked) > 0 {
+		shared := sharedPlaces(layers)
+		last := len(layers) - 1
+		for last >= 0 && !changes(layers[last]) {
+			last--
+		}
+		for i, n := range layers {
+			l, ok := n.Do.(*action.Layer)
+			if name := locked[n.ID()]; ok && name != "" && i > last && len(l.Entries) > 0 && !slices.ContainsFunc(l.Entries, shared) {
+				members[name] = append(members[name], n)
+			}
+		}
+	}
+	var out []*action.Node
+	of := map[*action.Node]string{}
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		owner := members[name][0].Do.(*action.Layer).Owner
+		all := slices.DeleteFunc(members[name], func(n *action.Node) bool { return n.Do.(*action.Layer).Owner != owner })
+		// A target that makes several images has the group in the first.
+		if len(all) > 1 && !c.declared["group "+name] {
+			for _, n := range all {
+				of[n] = name
+			}
+		}
+	}
+	done := map[string]bool{}
+	for _, n := range layers {
+		name := of[n]
+		if name == "" {
+			out = append(out, n)
+			continue
+		}
+		if done[name] {
+			continue
+		}
+		done[name] = true
+		merged := &action.Layer{Owner: n.Do.(*action.Layer).Owner}
+		for _, m := range layers {
+			if of[m] == name {
+				merged.Entries = append(merged.Entries, m.Do.(*action.Layer).Entries...)
+			}
+		}
+		slices.SortFunc(merged.Entries, func(a, b action.Entry) int { return strings.Compare(a.Dest, b.Dest) })
+		g, err := c.declare("group "+name, merged)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, g)
+	}
+	return out, nil
+}
+
+// onBase tells whether a node packs what differs from a layer that was made before.
+func onBase(n *action.Node) bool {
+	l, ok := n.Do.(*action.Layer)
+	return ok && l.Base != nil
 }
 
 var digestPattern = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)

@@ -44,6 +44,8 @@ type Options struct {
 	Functions map[string]Function
 	// Unlocked leaves LockFile unread, for the command that writes it: targets that need it cannot be loaded, but surveyed.
 	Unlocked bool
+	// Layers stands in place of LayersLock, for the command that writes it.
+	Layers *Layers
 	// Program tells this version of mwbuild and of Functions from others, for what is remembered.
 	Program string
 }
@@ -102,6 +104,11 @@ func New(opts Options) (*Loader, []error) {
 		if l.workspace.Locked, err = readLock(opts.Tree); err != nil {
 			return nil, []error{err}
 		}
+	}
+	if opts.Layers != nil {
+		l.workspace.Layers = *opts.Layers
+	} else if l.workspace.Layers, err = readLayers(opts.Tree); err != nil {
+		return nil, []error{err}
 	}
 	if l.environment, err = l.digestEnvironment(); err != nil {
 		return nil, []error{err}

@@ -16,7 +16,7 @@ import (
 const LockFile = "mwbuild.lock"
 
 // RootFiles are the files at the root of a workspace that every package sees.
-var RootFiles = []string{"WORKSPACE", "WORKSPACE.star", LockFile}
+var RootFiles = []string{"WORKSPACE", "WORKSPACE.star", LockFile, LayersLock}
 
 // lockVersion is that of the form of a [LockFile].
 const lockVersion = 1

@@ -27,6 +27,7 @@ type Workspace struct {
 	Locked  map[string]string // what mwbuild.lock says: digests of images by reference
 
 	Registries []Registry // in their order
+	Layers     Layers     // what layers.lock says
 }
 
 var defaultWorkspace = Workspace{Root: "/srv/mediawiki", User: "900:900", Owner: "65533:65533", Platform: "linux/amd64"}
