@@ -103,7 +103,7 @@ func (r *Result) Counts() (all Count, kinds map[string]Count) {
 	kinds = map[string]Count{}
 	seen := map[plan.Key]bool{}
 	for _, s := range r.Plan.Steps {
-		if s.Manifest != nil {
+		if s.Key != (plan.Key{}) {
 			if seen[s.Key] {
 				continue
 			}
@@ -114,7 +114,7 @@ func (r *Result) Counts() (all Count, kinds map[string]Count) {
 		for _, c := range []*Count{&all, &kind} {
 			c.Total++
 			switch s.State {
-			case plan.Hit:
+			case plan.Hit, plan.Unchanged:
 				c.Cached++
 			case plan.Done:
 				c.Executed++
@@ -206,6 +206,8 @@ func (b *Builder) build(ctx context.Context, targets []*graph.Target, outputs fu
 			}
 			seen[s] = true
 			switch {
+			case s.State == plan.Unchanged:
+				return
 			case s.Record == nil && errs.failed[s] && s.Node.Label == t.Label.String():
 				tr.Status = Failed
 			case s.Record == nil && tr.Status != Failed:
@@ -287,6 +289,45 @@ const (
 	sourceBatch = 1000
 )
 
+// prune has the plan leave out what is below layers where nothing changed since their last build.
+func (b *Builder) prune(ctx context.Context, db *session, p *plan.Plan) error {
+	remembered := map[*plan.Step]plan.Subtree{}
+	var files []string
+	seen := map[*plan.Step]bool{}
+	var visit func(*plan.Step)
+	visit = func(s *plan.Step) {
+		if seen[s] {
+			return
+		}
+		seen[s] = true
+		if do, ok := s.Node.Do.(*action.Native); ok {
+			for _, f := range do.Files {
+				files = append(files, f.Path)
+			}
+		}
+		for _, d := range s.Deps {
+			visit(d)
+		}
+	}
+	for _, s := range p.Subtrees() {
+		was, err := db.last(s.Node)
+		if err != nil {
+			return err
+		}
+		if was.Sum != (plan.Key{}) {
+			remembered[s] = plan.Subtree{Sum: was.Sum, Key: was.Key}
+			visit(s)
+		}
+	}
+	if len(remembered) == 0 {
+		return nil
+	}
+	if err := b.digest(ctx, files); err != nil {
+		return err
+	}
+	return p.Prune(remembered, func(k plan.Key) (*plan.Record, error) { return b.find(db, k) })
+}
+
 // digest reads the files that are not in the memo, in parallel. It must run in a session. A file that cannot be read is no
 // error here: the step that reads it tells, with its target.
 func (b *Builder) digest(ctx context.Context, files []string) error {
@@ -339,6 +380,12 @@ func (f *failures) sorted() []error {
 // native tells whether s is one of those actions that are short and many.
 func native(s *plan.Step) bool { return s.Node.MakesFiles() }
 
+// takesLong tells whether s is one of those that wait for somebody else: an engine, or a registry.
+func takesLong(s *plan.Step) bool {
+	do, ok := s.Node.Do.(*action.Native)
+	return s.Node.Kind() == "Run" || imports(s) || ok && len(do.Downloads) > 0
+}
+
 // reads tells whether s is a native action that reads files of the workspace.
 func reads(s *plan.Step) bool {
 	do, ok := s.Node.Do.(*action.Native)
@@ -362,11 +409,12 @@ func imports(s *plan.Step) bool {
 
 // An opening of the database costs some ten milliseconds, so what has ended waits for the next one while there is other
 // work: a while if that leaves a worker idle, longer if it does not. While only native actions run, which are short and many,
-// it stays open for longSession, and what waits for them begins at once.
+// it stays open for longSession, and what waits for them begins at once; and for quickSession while something is packed, which is mostly small.
 const (
 	sessionPause     = 100 * time.Millisecond
 	busySessionPause = 300 * time.Millisecond
 	longSession      = 2 * time.Second
+	quickSession     = 50 * time.Millisecond
 )
 
 // Native actions may take less time than it takes to wake a goroutine, so one executes several of them: as many as crewSize,
@@ -399,23 +447,20 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 		own      = map[*plan.Step]error{} // why a step's own execution failed, where several share one
 		ready    stepHeap                 // to be executed
 		running  int
-		queue    = slices.Clone(p.Steps) // not yet resolved, dependencies first
-		readers  []*plan.Step            // native ones whose files are not digested yet
+		queue    []*plan.Step // not yet resolved, dependencies first
+		readers  []*plan.Step // native ones whose files are not digested yet
 		unsaved  []*plan.Step
 		first    error // what ends the build
 		draining bool
 		digested bool
 		db       *session // open, or nil
 		opened   time.Time
+		looked   time.Time                    // when what is ready was found out last
 		saved    time.Time                    // when records were kept last
 		others   int                          // how many of those that run are not native
+		long     int                          // how many of those that run may take long
 		usual    = map[string]time.Duration{} // how long a native action of a kind took lately
 	)
-	for _, s := range p.Steps {
-		if reads(s) {
-			readers = append(readers, s)
-		}
-	}
 	defer func() {
 		if db != nil {
 			_ = db.close() // after a panic
@@ -436,6 +481,9 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 		running++
 		if !native(steps[0]) {
 			others++
+		}
+		if takesLong(steps[0]) {
+			long++
 		}
 		go func() {
 			var ended []ending
@@ -496,7 +544,7 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 	save := func() error {
 		steps := unsaved
 		unsaved, saved = nil, time.Now()
-		return db.save(steps)
+		return db.save(p, steps)
 	}
 	// resolve finds out what is ready now.
 	var resolve func() error
@@ -510,6 +558,18 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 			b.Tree.Keep(kept, keptSources)
 			if err := b.digest(ctx, without(p.SourceFiles(), kept)); err != nil {
 				return err
+			}
+			if err := b.prune(ctx, db, p); err != nil {
+				return err
+			}
+			for _, s := range p.Steps {
+				if s.State != plan.Pending {
+					continue
+				}
+				queue = append(queue, s)
+				if reads(s) {
+					readers = append(readers, s)
+				}
 			}
 		}
 		if len(ready) < crewSize && len(readers) > 0 {
@@ -551,7 +611,7 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 			}
 		}
 		queue = later
-		if err := db.seen(hits...); err != nil || draining || len(ready) >= crewSize || len(readers) == 0 {
+		if err := db.seen(p, hits); err != nil || draining || len(ready) >= crewSize || len(readers) == 0 {
 			return err
 		}
 		return resolve() // the next batch
@@ -572,6 +632,17 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 		db = nil
 		return cmp.Or(err, cerr)
 	}
+	// stays is how much longer a session may stay open, for what ends soon.
+	stays := func() time.Duration {
+		left := longSession - time.Since(opened)
+		switch {
+		case long > 0:
+			return 0
+		case others > 0:
+			left = min(left, quickSession-time.Since(looked))
+		}
+		return left
+	}
 	// look keeps what has ended and finds out what is ready, in a session that stays open if it may.
 	look := func() (err error) {
 		if db == nil {
@@ -586,8 +657,8 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 		if err == nil {
 			err = resolve()
 		}
-		short := len(ready) > 0 && native(ready[0]) || len(ready) == 0 && running > 0
-		if err == nil && short && others == 0 && time.Since(opened) < longSession {
+		looked = time.Now()
+		if err == nil && (len(ready) > 0 && !takesLong(ready[0]) || len(ready) == 0 && running > 0) && stays() > 0 {
 			return nil
 		}
 		return cmp.Or(err, closeDB())
@@ -613,7 +684,7 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 			}
 			start(steps)
 		}
-		if db != nil && others > 0 {
+		if db != nil && stays() <= 0 {
 			if err := closeDB(); err != nil && !draining {
 				first, draining = err, true
 				cancel()
@@ -623,7 +694,7 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 			var wait <-chan time.Time
 			switch {
 			case db != nil:
-				wait = time.After(longSession - time.Since(opened))
+				wait = time.After(stays())
 			case len(unsaved) > 0 && first == nil:
 				wait = time.After(pause() - time.Since(saved))
 			}
@@ -632,6 +703,9 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 				running--
 				if !native(ended[0].step) {
 					others--
+				}
+				if takesLong(ended[0].step) {
+					long--
 				}
 				for _, e := range ended {
 					end(e)

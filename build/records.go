@@ -124,8 +124,9 @@ func (s *session) record(k plan.Key) (*plan.Record, error) {
 	return r, nil
 }
 
-// last is what explain needs of an action of the workspace: the key it had at its latest build, and the one before.
-type last struct{ Key, Before plan.Key }
+// last is what explain needs of an action of the workspace: the key it had at its latest build, and the one before; and, of some, the sum
+// of what the latest followed from.
+type last struct{ Key, Before, Sum plan.Key }
 
 // scope begins the keys of all actions of the workspace in the configuration.
 func (r *Records) scope() string {
@@ -144,27 +145,46 @@ func (s *session) last(n *action.Node) (last, error) {
 		return l, nil
 	}
 	v, ok, err := s.db.Get(cache.Last, s.lastKey(n))
-	if ok && len(v) == len(l.Key)+len(l.Before) {
+	if n := len(l.Key); ok && (len(v) == 2*n || len(v) == 3*n) {
 		copy(l.Key[:], v)
-		copy(l.Before[:], v[len(l.Key):])
+		copy(l.Before[:], v[n:])
+		copy(l.Sum[:], v[2*n:])
 	}
 	return l, err
 }
 
-// seen keeps that the steps had their keys in this build.
-func (s *session) seen(steps ...*plan.Step) error {
+// seen keeps that the steps of p had their keys in this build.
+func (s *session) seen(p *plan.Plan, steps []*plan.Step) error {
 	if s.db == nil || s.r.ro {
 		return nil
 	}
 	var entries []cache.Entry
+	subtrees := map[*plan.Step]bool{}
+	for _, st := range p.Subtrees() {
+		subtrees[st] = true
+	}
 	for _, st := range steps {
 		was, err := s.last(st.Node)
 		if err != nil {
 			return err
 		}
-		if was.Key != st.Key {
-			entries = append(entries, cache.Entry{NS: cache.Last, Key: s.lastKey(st.Node), Value: slices.Concat(st.Key[:], was.Key[:])})
+		var sum plan.Key
+		if subtrees[st] {
+			if sum, err = p.Sum(st); err != nil {
+				sum = plan.Key{} // a file changed just now
+			}
 		}
+		before := was.Before
+		if was.Key != st.Key {
+			before = was.Key
+		} else if was.Sum == sum {
+			continue
+		}
+		value := slices.Concat(st.Key[:], before[:])
+		if sum != (plan.Key{}) {
+			value = append(value, sum[:]...)
+		}
+		entries = append(entries, cache.Entry{NS: cache.Last, Key: s.lastKey(st.Node), Value: value})
 	}
 	if entries == nil {
 		return nil
@@ -172,8 +192,8 @@ func (s *session) seen(steps ...*plan.Step) error {
 	return s.db.Put(entries...)
 }
 
-// save keeps what executed steps made, and the manifests of their keys.
-func (s *session) save(steps []*plan.Step) error {
+// save keeps what executed steps of p made, and the manifests of their keys.
+func (s *session) save(p *plan.Plan, steps []*plan.Step) error {
 	if s.db == nil || s.r.ro || len(steps) == 0 {
 		return nil
 	}
@@ -190,7 +210,7 @@ func (s *session) save(steps []*plan.Step) error {
 	if err := s.db.Put(entries...); err != nil {
 		return err
 	}
-	return s.seen(steps...)
+	return s.seen(p, steps)
 }
 
 // manifest returns the manifest that k is the digest of, or nil.

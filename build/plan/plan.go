@@ -18,20 +18,21 @@ import (
 type State int
 
 // The states of a step. A step begins as Pending, becomes Hit or Dirty when its key is known, and a Dirty one Done when
-// it was executed.
+// it was executed. [Plan.Prune] leaves it Unchanged instead.
 const (
-	Pending State = iota // waits for the output of another
-	Hit                  // a record of its key is there
-	Dirty                // must be executed
-	Done                 // was executed in this build
+	Pending   State = iota // waits for the output of another
+	Hit                    // a record of its key is there
+	Dirty                  // must be executed
+	Done                   // was executed in this build
+	Unchanged              // nothing below it changed, and nobody asks what it made
 )
 
 // A Step is one action in a plan.
 type Step struct {
 	Node     *action.Node
 	State    State
-	Manifest *Manifest // nil while Pending
-	Key      Key       // of Manifest
+	Manifest *Manifest // nil while Pending, and where Prune found the key
+	Key      Key       // of Manifest; of one that is Unchanged its Subtree's sum
 	Record   *Record   // what it made, when Hit or Done
 	Deps     []*Step
 	Users    []*Step // steps that read its output
@@ -45,11 +46,15 @@ type Plan struct {
 	Secret func(id string) (string, error)
 	step   map[*action.Node]*Step
 	files  Files
+
+	outputs  []*action.Node
+	subtrees []*Step
+	sums     *Sources
 }
 
 // New returns the plan that makes the outputs of nodes. Every step is pending.
 func New(nodes []*action.Node, files Files) *Plan {
-	p := &Plan{step: map[*action.Node]*Step{}, files: files}
+	p := &Plan{step: map[*action.Node]*Step{}, files: files, outputs: nodes}
 	for _, n := range nodes {
 		p.add(n)
 	}

@@ -19,6 +19,7 @@ type Sources struct {
 	Targets map[graph.ID]Key
 
 	files Blobs
+	file  func(path string) (string, error) // names a file
 	nodes map[*action.Node]Key
 }
 
@@ -39,6 +40,7 @@ func SourceKeys(g *graph.Graph, files Blobs) (*Sources, error) {
 		return nil, cycles[0]
 	}
 	s := &Sources{Targets: make(map[graph.ID]Key, len(sorted)), files: files, nodes: map[*action.Node]Key{}}
+	s.file = s.File
 	for _, t := range sorted {
 		m := &Manifest{}
 		m.Add("rule", t.Kind)
@@ -100,10 +102,19 @@ func (s *Sources) Node(n *action.Node) (Key, error) {
 			return Key{}, err
 		}
 	}
+	k, err := s.sum(n)
+	if err == nil {
+		s.nodes[n] = k
+	}
+	return k, err
+}
+
+// sum is Node of one whose inputs are known.
+func (s *Sources) sum(n *action.Node) (Key, error) {
 	one := func(n *action.Node) string { return s.nodes[n].String() }
 	list := func(n *action.Node) []string { return []string{one(n)} }
 	m, err := describe(n, inputs{
-		file: s.File, layers: list, blobs: list, image: one,
+		file: s.file, layers: list, blobs: list, image: one,
 		files:  func(n *action.Node, path string) []string { return []string{one(n) + " " + path} },
 		root:   func(n *action.Node) ([]Field, error) { return []Field{{"image", one(n)}}, nil },
 		secret: func(string) (string, error) { return "", nil }, // no source
@@ -111,6 +122,5 @@ func (s *Sources) Node(n *action.Node) (Key, error) {
 	if err != nil {
 		return Key{}, err
 	}
-	s.nodes[n] = m.Key()
-	return s.nodes[n], nil
+	return m.Key(), nil
 }
