@@ -18,7 +18,6 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/renameio/v2"
-	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/mwbuild/mwbuild/build/buildkit"
@@ -170,10 +169,7 @@ func (b *Builder) pack(ctx context.Context, do *action.Layer, record func(*actio
 
 // packOn packs what differs from a base, which is fetched if it is not in the store.
 func (b *Builder) packOn(ctx context.Context, base *action.Base, entries []layer.Entry, opt layer.Options) (*plan.Record, error) {
-	below := image.Layer{
-		Descriptor: ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageLayerZstd, Digest: digest.Digest(base.Digest), Size: base.Size},
-		DiffID:     digest.Digest(base.DiffID), Source: base.Repository,
-	}
+	below := baseLayer(base)
 	if !b.Store.Has(below.Descriptor) {
 		// Most are as they were.
 		whole, err := layer.Pack(ctx, b.Store, entries, opt)
@@ -192,12 +188,16 @@ func (b *Builder) packOn(ctx context.Context, base *action.Base, entries []layer
 		return nil, err
 	}
 	below.Source = ""
-	r := &plan.Record{Layers: []image.Layer{below}}
-	delta, differs, err := layer.PackOn(ctx, b.Store, listing, entries, opt)
-	if differs {
-		r.Layers = append(r.Layers, delta)
+	l, how, err := layer.PackOn(ctx, b.Store, listing, entries, opt)
+	switch {
+	case err != nil:
+		return nil, err
+	case how == layer.Same:
+		return &plan.Record{Layers: []image.Layer{below}}, nil
+	case how == layer.Delta:
+		return &plan.Record{Layers: []image.Layer{below, l}}, nil
 	}
-	return r, err
+	return &plan.Record{Layers: []image.Layer{l}}, nil
 }
 
 // listing is what a base layer holds. It is kept beside the store, since reading the layer takes longer than anything else of a small change.

@@ -21,13 +21,13 @@ type Explanation struct {
 }
 
 // Explain tells of every action that the targets need, dependencies first, why it would run now. It executes nothing.
-func (b *Builder) Explain(ctx context.Context, targets []*graph.Target) ([]Explanation, error) {
+func (b *Builder) Explain(ctx context.Context, targets []*graph.Target) ([]Explanation, *plan.Plan, error) {
 	p, err := b.Plan(ctx, targets)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var all []Explanation
-	return all, b.Records.session(ctx, func(db *session) error {
+	return all, p, b.Records.session(ctx, func(db *session) error {
 		for _, s := range p.Steps {
 			e, err := explain(db, s)
 			if err != nil {

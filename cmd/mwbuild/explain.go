@@ -14,20 +14,38 @@ import (
 func (a *app) explainCommand() *cobra.Command {
 	var all bool
 	var output string
+	var plan bool
+	var f planFlags
 	c := &cobra.Command{
 		Use:   "explain [FLAGS] TARGET…",
 		Short: "Tell why each action of a target would run, or why it ran last",
 		Long: `Tell, for each action that a target needs, why it would run now: what differs between its inputs and those that it had
-when it was built here before. For an action that is up to date it tells what made it run last. Nothing is executed.`,
+when it was built here before. For an action that is up to date it tells what made it run last. Nothing is executed.
+
+With --plan it answers, for a build and for what mwbuild publish does after it: would anything run, be fetched, or be pushed, and why? The registry is asked
+by HEAD requests; no engine is started.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if output != "text" && output != "json" {
 				return usagef("--output=%s: want text or json", output)
+			}
+			if f.verify != "" && f.verify != "deep" {
+				return usagef("--verify=%s: want deep", f.verify)
+			}
+			if plan {
+				return a.explainPlan(cmd.Context(), args, f, output == "json")
+			}
+			if f.registry != "" || len(f.tags) > 0 || f.verify != "" {
+				return usagef("--registry, --tag and --verify belong to --plan")
 			}
 			return a.explain(cmd.Context(), args, all, output == "json")
 		},
 	}
 	c.Flags().StringVar(&output, "output", "text", "text, or json: an array with an object for each action")
 	a.handed.add(c.Flags())
+	c.Flags().BoolVar(&plan, "plan", false, "tell what would run, be fetched and be pushed")
+	c.Flags().StringVar(&f.registry, "registry", "", "with --plan: `name` of a registry() of WORKSPACE, in place of the first")
+	c.Flags().StringArrayVar(&f.tags, "tag", nil, "with --plan: a `tag` that is to mean the images; may be repeated")
+	c.Flags().StringVar(&f.verify, "verify", "", "with --plan: `deep` reads all blobs here, and asks the registry for each")
 	c.Flags().BoolVar(&all, "all", false, "show every changed field and every action, however many")
 	return c
 }
@@ -57,7 +75,7 @@ func (a *app) explain(ctx context.Context, args []string, all, asJSON bool) (err
 			err = cerr
 		}
 	}()
-	explanations, err := b.Explain(ctx, loaded.Targets)
+	explanations, _, err := b.Explain(ctx, loaded.Targets)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/mwbuild/mwbuild/build"
 	"github.com/mwbuild/mwbuild/build/image"
+	"github.com/mwbuild/mwbuild/build/image/layer"
 	"github.com/mwbuild/mwbuild/graph"
 	"github.com/mwbuild/mwbuild/graph/action"
 	"github.com/mwbuild/mwbuild/graph/label"
@@ -34,7 +35,6 @@ type layersFlags struct {
 // What a layer must be to stand on a base, and when its base is old.
 const (
 	smallestBase = 64 << 10            // bytes of the blob: below, the whole layer is as quick as a delta
-	worthRatio   = 4                   // a delta of more than this part of the base is too large
 	mostLayers   = image.MaxLayers / 2 // of an image, so that each can stand on a base
 	groupSize    = 8 << 20             // bytes that a group has at most
 )
@@ -334,7 +334,7 @@ func chooseBases(all []*candidate, old map[string]action.Base, deltas map[string
 		p := plannedLayer{Layer: c.id, Was: was.Digest, Size: is.Size, What: "new"}
 		if delta, known := deltas[c.id]; had {
 			p.Delta, p.What = delta, "replaced"
-			if known && delta*worthRatio <= was.Size || was.Digest == is.Digest {
+			if known && delta*layer.WholeFrom <= was.Size || was.Digest == is.Digest {
 				is, p.What = was, "kept"
 			}
 		}
@@ -357,7 +357,7 @@ func (o *opened) deltas(ctx context.Context, patterns []label.Pattern, f layersF
 	}
 	sizes := map[string]int64{}
 	for _, im := range images {
-		// A layer with a base is one or two: from the top down they cannot be told apart but by the base itself.
+		// A layer with a base is that, or a delta on it, or packed anew: from the top down they are told apart by the base.
 		rest := im.image.Layers
 		for _, n := range slices.Backward(im.do.Layers) {
 			last := rest[len(rest)-1]
@@ -367,8 +367,11 @@ func (o *opened) deltas(ctx context.Context, patterns []label.Pattern, f layersF
 				continue
 			}
 			sizes[n.ID()] = 0
-			if last.Descriptor.Digest.String() != do.Base.Digest {
-				sizes[n.ID()] = last.Descriptor.Size
+			if last.Descriptor.Digest.String() == do.Base.Digest {
+				continue
+			}
+			sizes[n.ID()] = last.Descriptor.Size
+			if len(rest) > 0 && rest[len(rest)-1].Descriptor.Digest.String() == do.Base.Digest {
 				rest = rest[:len(rest)-1]
 			}
 		}

@@ -84,6 +84,7 @@ var table = map[string]row{
 	"build/progress":                {reach: []string{"build/plan", "cache", "starlark", badgerLib}},
 	"build":                         {reach: []string{"starlark", starlarkLib}, direct: []string{buildkitLib}},
 	"cmd/mwbuild":                   {direct: []string{buildkitLib, badgerLib, starlarkLib}},
+	"bench/publish":                 {modules: []string{}, reach: []string{badgerLib, buildkitLib}},
 	"bench/graph":                   {modules: []string{}, reach: []string{badgerLib, buildkitLib}},
 }
 

@@ -23,7 +23,7 @@ import (
 )
 
 // DeltaVersion stands in the key of every layer that stands on a base, beside [PackerVersion]. It rises whenever the same entries on the same base would become other bytes.
-const DeltaVersion = 1
+const DeltaVersion = 2
 
 // A Listing is what a layer holds: each member's kind, mode, owner, and the digest of its bytes.
 type Listing struct{ members map[string]member }
@@ -130,12 +130,26 @@ func parseMember(line string) (name string, m member, err error) {
 	return name, m, errors.Join(errs[:]...)
 }
 
+// How a layer stands on its base.
+type Stand int
+
+// The ways for it to stand.
+const (
+	Same  Stand = iota // the base is all there is to it
+	Delta              // what differs is packed, to lie on the base
+	Whole              // all of it is packed: the base would be of no use
+)
+
+// WholeFrom is the part of a layer's bytes, 1/WholeFrom, that may be new on its base, or of no use in it. With more it is packed as a whole, so that an image does not
+// hold most things twice.
+const WholeFrom = 4
+
 // PackOn packs what entries have that base has not: on a layer of that listing, the result holds what [Pack] of the entries does. It
-// has what is new or differs, with the folders above it, and whiteouts for what is gone, one for a whole tree. Where nothing differs there is no layer, and differs is false.
-func PackOn(ctx context.Context, b image.Blobs, base *Listing, entries []Entry, opt Options) (l image.Layer, differs bool, err error) {
+// has what is new or differs, with the folders above it, and whiteouts for what is gone, one for a whole tree. There is no layer where all is the Same.
+func PackOn(ctx context.Context, b image.Blobs, base *Listing, entries []Entry, opt Options) (l image.Layer, how Stand, err error) {
 	items, err := plan(entries, opt.Owner)
 	if err != nil {
-		return image.Layer{}, false, err
+		return image.Layer{}, Same, err
 	}
 	want := make(map[string]*item, len(items))
 	for _, it := range items {
@@ -150,7 +164,7 @@ func PackOn(ctx context.Context, b image.Blobs, base *Listing, entries []Entry, 
 		old, ok := base.members[it.Name]
 		if ok {
 			if ok, err = old.same(it); err != nil {
-				return image.Layer{}, false, err
+				return image.Layer{}, Same, err
 			}
 		}
 		if !ok {
@@ -182,7 +196,21 @@ func PackOn(ctx context.Context, b image.Blobs, base *Listing, entries []Entry, 
 		}
 	}
 	if len(delta) == 0 {
-		return image.Layer{}, false, nil
+		return image.Layer{}, Same, nil
+	}
+	var all, kept, had int64
+	for _, it := range items {
+		all += it.Size
+		if !taken[it] {
+			kept += it.Size
+		}
+	}
+	for _, m := range base.members {
+		had += m.size
+	}
+	if max(all, had)-kept > all/WholeFrom {
+		l, err = write(ctx, b, items)
+		return l, Whole, err
 	}
 	for _, it := range slices.Clone(delta) {
 		for dir := path.Dir(it.Name); dir != "."; dir = path.Dir(dir) {
@@ -194,7 +222,7 @@ func PackOn(ctx context.Context, b image.Blobs, base *Listing, entries []Entry, 
 	}
 	sortItems(delta)
 	l, err = write(ctx, b, delta)
-	return l, true, err
+	return l, Delta, err
 }
 
 // same tells whether a layer has what is to be packed. The item's digest is filled in where it was not known and only the bytes can tell.

@@ -64,6 +64,9 @@ func TestPackOnProperty(t *testing.T) {
 	b := blobtest.New(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		was := genEntries(rt)
+		if rapid.Bool().Draw(rt, "much stays") {
+			was = append(was, file("~", strings.Repeat("x", 10000)))
+		}
 		opt := layer.Options{Owner: action.Owner{UID: rapid.IntRange(0, 1).Draw(rt, "owner"), GID: 7}}
 		base, err := layer.Pack(ctx, b, was, opt)
 		if err != nil {
@@ -71,7 +74,11 @@ func TestPackOnProperty(t *testing.T) {
 		}
 		var is []layer.Entry
 		for _, e := range was {
-			switch rapid.IntRange(0, 4).Draw(rt, "edit") {
+			edit := 5
+			if e.Path != "~" {
+				edit = rapid.IntRange(0, 4).Draw(rt, "edit")
+			}
+			switch edit {
 			case 0:
 				continue // gone
 			case 1:
@@ -107,14 +114,27 @@ func TestPackOnProperty(t *testing.T) {
 		if listing, err = layer.ParseListing(listing.Marshal()); err != nil {
 			rt.Fatal(err)
 		}
-		delta, differs, err := layer.PackOn(ctx, b, listing, is, opt)
+		delta, how, err := layer.PackOn(ctx, b, listing, is, opt)
 		if err != nil {
 			rt.Fatal(err)
 		}
 		want, got := flatten(rt, b, full), flatten(rt, b, base)
-		if differs {
+		switch how {
+		case layer.Whole:
+			if delta.Descriptor.Digest != full.Descriptor.Digest {
+				rt.Fatalf("packed anew it is %s, and %s by Pack", delta.Descriptor.Digest, full.Descriptor.Digest)
+			}
+			if wasted := size(rt, b, base) > size(rt, b, full)*5/4 || size(rt, b, full) < 5000; !wasted {
+				rt.Fatalf("it is packed anew, although most of it is in the base")
+			}
+			return
+		case layer.Delta:
 			got = flatten(rt, b, base, delta)
+			if size(rt, b, base) > size(rt, b, full)*3/2+100 {
+				rt.Fatalf("the base is of little use, and kept")
+			}
 		}
+		differs := how != layer.Same
 		if d := cmp.Diff(want, got); d != "" {
 			rt.Fatalf("packed whole and in two (-whole +two):\n%s", d)
 		}
@@ -135,6 +155,15 @@ func TestPackOnProperty(t *testing.T) {
 	})
 }
 
+// size is how many bytes the files of a layer have.
+func size(t tb, b image.Blobs, l image.Layer) (n int64) {
+	t.Helper()
+	if err := layer.Walk(ctx, b.Content(), l.Descriptor, func(h *tar.Header, _ io.Reader) error { n += h.Size; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 func hasLinks(all ...[]layer.Entry) bool {
 	return slices.ContainsFunc(slices.Concat(all...), func(e layer.Entry) bool { return e.Kind == layer.Hardlink })
 }
@@ -143,16 +172,17 @@ func hasLinks(all ...[]layer.Entry) bool {
 func TestPackOnGolden(t *testing.T) {
 	b := blobtest.New(t)
 	opt := layer.Options{Owner: action.Owner{UID: 65533, GID: 65533}}
-	base := pack(t, b, opt, file("srv/a.php", "a"), file("srv/gone/x", "x"), file("srv/gone/y", "y"), file("srv/d/same", "s"), file("srv/d/old", "o"), file("z", "z"))
+	base := pack(t, b, opt, file("srv/a.php", "a"), file("srv/gone/x", "x"), file("srv/gone/y", "y"), file("srv/d/same", "s"), file("srv/d/old", "o"), file("z", "z"), file("big", strings.Repeat("big", 100)))
 	listing, err := layer.List(ctx, b.Content(), base)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, differs, err := layer.PackOn(ctx, b, listing, []layer.Entry{
-		file("srv/a.php", "A"), file("srv/d/same", "s"), file("srv/new/n", "n"), executable(file("z", "z")),
+	big := strings.Repeat("big", 100)
+	l, how, err := layer.PackOn(ctx, b, listing, []layer.Entry{
+		file("srv/a.php", "A"), file("srv/d/same", "s"), file("srv/new/n", "n"), executable(file("z", "z")), file("big", big),
 	}, opt)
-	if err != nil || !differs {
-		t.Fatal(differs, err)
+	if err != nil || how != layer.Delta {
+		t.Fatal(how, err)
 	}
 	want := []string{
 		"5 0755 65533:65533 srv/", "0 0644 65533:65533 srv/.wh.gone", "0 0644 0:0 srv/a.php A", "5 0755 65533:65533 srv/d/", "0 0644 65533:65533 srv/d/.wh.old",

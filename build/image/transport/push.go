@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -197,6 +198,79 @@ func (p *Pusher) Tag(ctx context.Context, img image.Image, repository, tag strin
 		return false, fmt.Errorf("tag %s: %w", to, denied(err))
 	}
 	return p.seen.sent(to.Context(), tag), nil
+}
+
+// A Presence is what a repository has of an image.
+type Presence struct {
+	Manifest bool                     // the image itself
+	Missing  []ocispecs.Descriptor    // blobs that it lacks, of those that were asked for
+	Tags     map[string]digest.Digest // what tags mean now; "" for none
+}
+
+// Check asks a repository what it has of img, by HEAD requests. Blobs are asked for where it lacks the manifest, and with Deep of [PushOptions]
+// always. An img without a manifest is one that is not built yet: its Layers are those that are known.
+func (p *Pusher) Check(ctx context.Context, img image.Image, repository string, tags []string) (is Presence, err error) {
+	fail := func(err error) (Presence, error) { return is, fmt.Errorf("ask %s: %w", repository, denied(err)) }
+	to, err := name.NewRepository(repository)
+	if err != nil {
+		return fail(err)
+	}
+	head := func(ref name.Reference) (digest.Digest, error) {
+		d, err := p.puller.Head(ctx, ref)
+		if notFound(err) {
+			return "", nil
+		} else if err != nil {
+			return "", err
+		}
+		return digest.Digest(d.Digest.String()), nil
+	}
+	is.Tags = map[string]digest.Digest{}
+	for _, t := range tags {
+		if is.Tags[t], err = head(to.Tag(t)); err != nil {
+			return fail(err)
+		}
+	}
+	if d := img.Manifest.Digest; d != "" {
+		sum, err := head(to.Digest(d.String()))
+		if err != nil {
+			return fail(err)
+		}
+		if is.Manifest = sum == d; is.Manifest && !p.opt.Deep {
+			return is, nil
+		}
+	}
+	blobs := distinctBlobs(img)
+	missing := make([]bool, len(blobs))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(cap(p.slots))
+	for i, l := range blobs {
+		if l.Descriptor.Digest == "" {
+			continue // the configuration of what is not built
+		}
+		g.Go(func() error {
+			blob, err := p.puller.Layer(ctx, to.Digest(l.Descriptor.Digest.String()))
+			if err != nil {
+				return err
+			}
+			there, err := partial.Exists(blob)
+			missing[i] = !there
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return fail(err)
+	}
+	for i, l := range blobs {
+		if missing[i] {
+			is.Missing = append(is.Missing, l.Descriptor)
+		}
+	}
+	return is, nil
+}
+
+func notFound(err error) bool {
+	var e *transport.Error
+	return errors.As(err, &e) && e.StatusCode == http.StatusNotFound
 }
 
 // distinctBlobs are the blobs of an image, each once, its config among them.
