@@ -402,10 +402,7 @@ func without(all, less []string) []string {
 }
 
 // imports tells whether s fetches an image from the place that its target names.
-func imports(s *plan.Step) bool {
-	im, ok := s.Node.Do.(*action.Image)
-	return ok && im.Import != nil
-}
+func imports(s *plan.Step) bool { return s.Node.Imports() }
 
 // An opening of the database costs some ten milliseconds, so what has ended waits for the next one while there is other
 // work: a while if that leaves a worker idle, longer if it does not. While only native actions run, which are short and many,

@@ -244,9 +244,20 @@ func (b *Builder) image(ctx context.Context, do *action.Image, record func(*acti
 	}
 	var layers []image.NamedLayer
 	for _, n := range do.Layers {
+		if im := record(n).Image; im != nil {
+			named, err := im.Named()
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", n.ID(), err)
+			}
+			layers = append(layers, named...)
+			continue
+		}
 		for _, l := range record(n).Layers {
 			layers = append(layers, image.NamedLayer{Layer: l, CreatedBy: plan.CreatedBy(n)})
 		}
+	}
+	if len(layers) > image.MaxLayers {
+		return nil, fmt.Errorf("the image would have %d layers; at most %d are allowed: take fewer images into it", len(layers), image.MaxLayers)
 	}
 	if base != nil && len(base.Layers)+len(layers) > image.MaxLayers {
 		return nil, fmt.Errorf("the image would have %d layers, %d of them from its base; at most %d are allowed: use a base with fewer layers",

@@ -41,6 +41,9 @@ down:
 				break down
 			}
 			layers := record(l).Layers
+			if im := record(l).Image; im != nil {
+				layers = im.Layers // what it holds may delete some of its own
+			}
 			merged = append(merged, lowerLayers(layers))
 			base -= len(layers)
 		}

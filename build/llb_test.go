@@ -43,6 +43,9 @@ func TestBaseLayers(t *testing.T) {
 		count := 0
 		for _, l := range do.Layers {
 			count += len(record(l).Layers)
+			if im := record(l).Image; im != nil {
+				count += len(im.Layers)
+			}
 		}
 		switch {
 		case do.Import != nil:
@@ -72,6 +75,8 @@ func TestBaseLayers(t *testing.T) {
 		"changes above changes":        {on(on(nil, unpacked(), changes()), packed(), changes(), packed()), 4, 1},
 		"on bases":                     {on(nil, onBase(), packed(), onBase()), 0, 3},
 		"on bases, over an import":     {on(on(imported, onBase()), onBase()), 3, 2},
+		"imported among the layers":    {on(nil, packed(), imported, packed()), 0, 3},
+		"imported, below changes":      {on(imported, imported, changes(), packed()), 7, 1},
 		"on bases, around changes":     {on(imported, onBase(), changes(), onBase()), 6, 1},
 	} {
 		got, err := root(tc.image, record)

@@ -30,6 +30,28 @@ type NamedLayer struct {
 	CreatedBy string
 }
 
+// Named are an image's layers with what its history says of them, or nothing where that does not tell.
+func (im *Image) Named() ([]NamedLayer, error) {
+	var config ocispecs.Image
+	if err := json.Unmarshal(im.ConfigJSON, &config); err != nil {
+		return nil, fmt.Errorf("image configuration: %w", err)
+	}
+	var names []string
+	for _, h := range config.History {
+		if !h.EmptyLayer {
+			names = append(names, h.CreatedBy)
+		}
+	}
+	named := make([]NamedLayer, len(im.Layers))
+	for i, l := range im.Layers {
+		named[i].Layer = l
+		if len(names) == len(im.Layers) {
+			named[i].CreatedBy = names[i]
+		}
+	}
+	return named, nil
+}
+
 // epoch is the one time that images of ours carry.
 var epoch = time.Unix(0, 0).UTC()
 

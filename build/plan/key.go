@@ -279,6 +279,10 @@ func describe(n *action.Node, in inputs) (*Manifest, error) {
 			if places[name]++; places[name] > 1 {
 				name += fmt.Sprintf(" (%d)", places[name])
 			}
+			if l.Imports() { // its history counts, too
+				m.Add(name, in.image(l))
+				continue
+			}
 			m.list(name, in.blobs(l))
 		}
 		c := do.Config

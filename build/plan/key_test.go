@@ -142,6 +142,17 @@ func imageWorld(t testing.TB) world {
 	}
 }
 
+func composedWorld(t testing.TB) world {
+	return world{
+		node: &action.Node{Label: "//a:a", Name: "image", Do: &action.Image{
+			Layers: []*action.Node{dep, imported}, Platform: "linux/amd64",
+		}},
+		records: map[*action.Node]*Record{dep: layerRecord("dep"), imported: imageRecord(t, baseConfig(), "one", "two")},
+	}
+}
+
+var imported = &action.Node{Label: "//a:b", Name: "image", Do: &action.Image{Import: &action.Import{Digest: "sha256:1"}}}
+
 func importWorld(t testing.TB) world {
 	return world{node: &action.Node{Label: "//a:a", Name: "image", Do: &action.Image{Import: &action.Import{
 		Digest: "sha256:1", Registry: "registry.example/x", Platform: "linux/amd64",
@@ -352,6 +363,16 @@ func TestKeyFields(t *testing.T) {
 			"label and name": func(w world) { w.node.Label, w.node.Name = "//z:z", "other" },
 			"platform of the workspace, which a base overrides": func(w world) { imageOf(w).Platform = "linux/arm64" },
 		}},
+		{"Image of imported layers", composedWorld, cases{
+			"a layer of them":    func(w world) { w.records[imported] = imageRecord(t, baseConfig(), "one", "three") },
+			"their order":        func(w world) { w.records[imported] = imageRecord(t, baseConfig(), "two", "one") },
+			"order of the parts": func(w world) { slices.Reverse(imageOf(w).Layers) },
+			"what their history says": func(w world) {
+				c := baseConfig()
+				c.History = []ocispecs.History{{CreatedBy: "one"}, {CreatedBy: "two"}}
+				w.records[imported] = imageRecord(t, c, "one", "two")
+			},
+		}, cases{}},
 		{"Import", importWorld, cases{
 			"digest":                             func(w world) { imageOf(w).Import.Digest = "sha256:2" },
 			"platform":                           func(w world) { imageOf(w).Import.Platform = "linux/arm64" },

@@ -18,6 +18,7 @@ import (
 	"github.com/mwbuild/mwbuild/build"
 	"github.com/mwbuild/mwbuild/build/image"
 	"github.com/mwbuild/mwbuild/build/image/layer"
+	"github.com/mwbuild/mwbuild/build/plan"
 	"github.com/mwbuild/mwbuild/graph"
 	"github.com/mwbuild/mwbuild/graph/action"
 	"github.com/mwbuild/mwbuild/graph/label"
@@ -181,7 +182,11 @@ type builtImage struct {
 	target *graph.Target
 	do     *action.Image
 	image  *image.Image
+	plan   *plan.Plan
 }
+
+// layers are what an action made of the image.
+func (im builtImage) layers(n *action.Node) []image.Layer { return im.plan.Step(n).Record.Layers }
 
 // buildImages builds the images that patterns match, with layers as they are to be.
 func (o *opened) buildImages(ctx context.Context, patterns []label.Pattern, f layersFlags, layers load.Layers) (images []builtImage, loader *load.Loader, err error) {
@@ -224,7 +229,7 @@ func (o *opened) buildImages(ctx context.Context, patterns []label.Pattern, f la
 	for _, t := range res.Targets {
 		for i, n := range t.Target.Outputs {
 			if do, ok := n.Do.(*action.Image); ok && t.Outputs[i].Image != nil {
-				images = append(images, builtImage{t.Target, do, t.Outputs[i].Image})
+				images = append(images, builtImage{t.Target, do, t.Outputs[i].Image, res.Plan})
 			}
 		}
 	}
@@ -237,7 +242,6 @@ func chooseGroups(images []builtImage, old map[string]string) map[string]string 
 	groups := map[string]string{}
 	sizes := map[string]int64{} // of groups
 	for _, im := range images {
-		own := im.image.Layers[len(im.image.Layers)-len(im.do.Layers):]
 		type small struct {
 			id   string
 			size int64
@@ -245,12 +249,12 @@ func chooseGroups(images []builtImage, old map[string]string) map[string]string 
 		var all []small
 		layers := len(im.image.Layers)
 		here := map[string]int{} // members of groups in this image
-		for i, n := range im.do.Layers {
+		for _, n := range im.do.Layers {
 			do, ok := n.Do.(*action.Layer)
 			if !ok || slices.ContainsFunc(do.Entries, func(e action.Entry) bool { return e.From != nil }) {
 				continue
 			}
-			size := own[i].Descriptor.Size
+			size := im.layers(n)[0].Descriptor.Size
 			name, grouped := groups[n.ID()]
 			if !grouped {
 				if name, grouped = old[n.ID()]; grouped {
@@ -292,16 +296,15 @@ func chooseGroups(images []builtImage, old map[string]string) map[string]string 
 func candidates(images []builtImage, r load.Registry) []*candidate {
 	byID := map[string]*candidate{}
 	for _, im := range images {
-		own := im.image.Layers[len(im.image.Layers)-len(im.do.Layers):]
 		room := &budget{image.MaxLayers - len(im.image.Layers)}
-		for i, n := range im.do.Layers {
+		for _, n := range im.do.Layers {
 			do, ok := n.Do.(*action.Layer)
-			if !ok || len(do.Entries) == 0 || own[i].Descriptor.Size < smallestBase {
+			if !ok || len(do.Entries) == 0 || im.layers(n)[0].Descriptor.Size < smallestBase {
 				continue
 			}
 			c := byID[n.ID()]
 			if c == nil {
-				c = &candidate{id: n.ID(), layer: own[i]}
+				c = &candidate{id: n.ID(), layer: im.layers(n)[0]}
 				byID[n.ID()] = c
 			}
 			c.images = append(c.images, room)
@@ -357,22 +360,14 @@ func (o *opened) deltas(ctx context.Context, patterns []label.Pattern, f layersF
 	}
 	sizes := map[string]int64{}
 	for _, im := range images {
-		// A layer with a base is that, or a delta on it, or packed anew: from the top down they are told apart by the base.
-		rest := im.image.Layers
-		for _, n := range slices.Backward(im.do.Layers) {
-			last := rest[len(rest)-1]
-			rest = rest[:len(rest)-1]
+		for _, n := range im.do.Layers {
 			do, ok := n.Do.(*action.Layer)
 			if !ok || do.Base == nil {
 				continue
 			}
 			sizes[n.ID()] = 0
-			if last.Descriptor.Digest.String() == do.Base.Digest {
-				continue
-			}
-			sizes[n.ID()] = last.Descriptor.Size
-			if len(rest) > 0 && rest[len(rest)-1].Descriptor.Digest.String() == do.Base.Digest {
-				rest = rest[:len(rest)-1]
+			if top := im.layers(n)[len(im.layers(n))-1]; top.Descriptor.Digest.String() != do.Base.Digest {
+				sizes[n.ID()] = top.Descriptor.Size
 			}
 		}
 	}

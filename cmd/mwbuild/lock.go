@@ -35,14 +35,17 @@ type lockFlags struct {
 // allPackages is the value of --upgrade without one.
 const allPackages = "*"
 
+// importRules are the rules whose ref is a tag in a registry.
+var importRules = []string{"image_import", "mw_component_import"}
+
 func (a *app) lockCommand() *cobra.Command {
 	var f lockFlags
 	c := &cobra.Command{
 		Use:   "lock [FLAGS] [PATTERN…]",
 		Short: "Write lock files: packages of Debian images, digests of tags",
 		Long: `Write the lock files of debian_image targets, of all by default: the packages that they ask for, and all that these need, each
-by version and digest. And write mwbuild.lock: the digest of each image that an image_import names by a tag. It is the one command that asks archives and registries
-what there is; a build takes what the locks say.
+by version and digest. And write mwbuild.lock: the digest of each image that an image_import or mw_component_import names by a tag. It is the one command that
+asks archives and registries what there is; a build takes what the locks say.
 
 Versions that are locked stay while the archive has them, and digests stay; --upgrade takes the newest. A lock of which nothing changes is left as it is.
 
@@ -139,7 +142,7 @@ func (a *app) lock(ctx context.Context, f lockFlags, args []string) error {
 		done(w, errs...)
 	}
 	if len(all) == 0 && !failed {
-		a.note("there is nothing to lock: no debian_image, and no image_import with a ref")
+		a.note("there is nothing to lock: no debian_image, and no image_import or mw_component_import with a ref")
 	}
 	if f.output == "json" {
 		err = a.printJSON(all)
@@ -232,7 +235,7 @@ func (o *opened) lockImages(ctx context.Context, f lockFlags, declared []load.De
 	}
 	wanted := map[string]load.Declared{}
 	for _, d := range declared {
-		if d.Kind() != "image_import" {
+		if !slices.Contains(importRules, d.Kind()) {
 			continue
 		}
 		for _, ref := range d.Strings("ref") {

@@ -66,6 +66,12 @@ func (n *Node) MakesLayer() bool {
 	return false
 }
 
+// Imports tells whether n is an Image made elsewhere.
+func (n *Node) Imports() bool {
+	do, ok := n.Do.(*Image)
+	return ok && do.Import != nil
+}
+
 // MakesFiles tells whether what n makes is files by name, as of a Native that makes no layer.
 func (n *Node) MakesFiles() bool {
 	do, ok := n.Do.(*Native)
@@ -198,8 +204,8 @@ type Made struct {
 // An Image is Layers over Base with Config, or, where Import is set, an image made elsewhere.
 type Image struct {
 	Import   *Import
-	Base     *Node // Image; nil is scratch
-	Layers   []*Node
+	Base     *Node   // Image; nil is scratch
+	Layers   []*Node // each makes a layer, or is an imported Image, of which it takes all layers
 	Config   Config
 	Platform string // os/arch[/variant] of an image without a base
 }

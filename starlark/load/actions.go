@@ -335,8 +335,11 @@ func (c *ruleContext) image(b *starlark.Builtin, args starlark.Tuple, kwargs []s
 		if ok && n.node.MakesFiles() {
 			return nil, fmt.Errorf("layers: %s makes files: put them into a layer by ctx.actions.made, or set its layer = True if what it makes is one", n.node.ID())
 		}
-		if !ok || !n.node.MakesLayer() {
-			return nil, fmt.Errorf("layers holds a %s, want layers", v.Type())
+		if ok && n.node.Kind() == "Image" && !n.node.Imports() {
+			return nil, fmt.Errorf("layers: %s is an image that is made here: take its layers, or put it below as the base", n.node.ID())
+		}
+		if !ok || !n.node.MakesLayer() && !n.node.Imports() {
+			return nil, fmt.Errorf("layers holds a %s, want layers, or images that are imported", v.Type())
 		}
 		if !slices.Contains(im.Layers, n.node) {
 			im.Layers = append(im.Layers, n.node)
@@ -376,7 +379,7 @@ func (c *ruleContext) group(layers []*action.Node, budget int) ([]*action.Node, 
 	groups := map[uint32][]*action.Layer{}
 	var alone []*action.Node
 	last := len(layers) - 1
-	for last >= 0 && !changes(layers[last]) {
+	for last >= 0 && !covers(layers[last]) {
 		last--
 	}
 	for i, n := range layers {
@@ -454,7 +457,7 @@ func (c *ruleContext) lockedGroups(layers []*action.Node) ([]*action.Node, error
 	if len(locked) > 0 {
 		shared := sharedPlaces(layers)
 		last := len(layers) - 1
-		for last >= 0 && !changes(layers[last]) {
+		for last >= 0 && !covers(layers[last]) {
 			last--
 		}
 		for i, n := range layers {

@@ -22,6 +22,9 @@ func changes(n *action.Node) bool {
 	return ok && r.Changes
 }
 
+// covers tells whether what n puts into an image may delete or replace what lies below it: nobody knows before it is there.
+func covers(n *action.Node) bool { return changes(n) || n.Imports() }
+
 // run is ctx.actions.run. It returns the files that it makes, or the action where that keeps changes or is a test, which need
 // not make any. Sources lie at /src under their workspace paths.
 func (c *ruleContext) run(b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
