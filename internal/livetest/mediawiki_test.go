@@ -54,7 +54,9 @@ func TestMediaWiki(t *testing.T) {
 	}
 	p.build("//...").wantActions(t, 0, false)
 
-	t.Run("accepted", func(t *testing.T) { testAccepted(t, p, first, append(slices.Clone(images), "//:wiki")) })
+	reg := registry(t)
+	t.Run("accepted", func(t *testing.T) { testAccepted(t, p, reg, first, append(slices.Clone(images), "//:wiki")) })
+	t.Run("composed", func(t *testing.T) { testComposed(t, reg, first, components) })
 	t.Run("unpacked", func(t *testing.T) { testUnpacked(t, p, components) })
 	t.Run("one line", func(t *testing.T) { testOneLine(t, p, first) })
 	t.Run("clone", func(t *testing.T) {
@@ -75,8 +77,7 @@ func TestMediaWiki(t *testing.T) {
 }
 
 // testAccepted exports and pushes every image, and has crane and skopeo look at it.
-func testAccepted(t *testing.T, p *place, built report, images []string) {
-	reg := registry(t)
+func testAccepted(t *testing.T, p *place, reg *running, built report, images []string) {
 	crane, skopeo := tool(t, "crane"), tool(t, "skopeo")
 	for _, label := range images {
 		digest := built.digest(t, label)
@@ -95,6 +96,58 @@ func testAccepted(t *testing.T, p *place, built report, images []string) {
 		// skopeo reads every layer, and compares it with what manifest and configuration say.
 		command(t, "", skopeo, "copy", "--dest-decompress", "oci:"+layout, "dir:"+filepath.Join(shortDir(t), "unpacked"))
 	}
+}
+
+// testComposed makes the wiki of the component images that testAccepted pushed, where there are neither sources nor a cache.
+func testComposed(t *testing.T, reg *running, built report, components []string) {
+	p := workspace(t, `
+-- BUILD --
+[mw_component_import(
+    name = p.split("/")[-1] or "core",
+    path = p,
+    ref = ("REGISTRY/%s/image:v1" % p if p else "REGISTRY/image:v1").lower(),
+) for p in PATHS]
+
+mw_image(
+    name = "wiki",
+    core = ":core",
+    components = [":" + p.split("/")[-1] for p in PATHS if p],
+)
+`)
+	var paths []string
+	for _, c := range components {
+		paths = append(paths, fmt.Sprintf("%q", strings.TrimPrefix(c, "//")))
+	}
+	p.write("BUILD", strings.NewReplacer("REGISTRY", reg.addr, "PATHS", "["+strings.Join(paths, ", ")+"]").Replace(p.read("BUILD")))
+	p.ok("lock")
+	reg.requests()
+	r := p.build("//:wiki")
+	r.wantActions(t, len(components)+1, false)
+	if got, want := r.digest(t, "//:wiki"), built.digest(t, "//:wiki"); got != want {
+		t.Errorf("composed %s, built from the sources %s", got, want)
+	}
+	// Of each component the manifest and the configuration.
+	if got, want := count(reg.requests(), "^GET /v2/.*/(blobs|manifests)/"), 2*len(components); got != want {
+		t.Errorf("%d things were fetched, want %d", got, want)
+	}
+	err := filepath.WalkDir(filepath.Join(p.cache, "blobs"), func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(name)
+		if err == nil && !bytes.HasPrefix(data, []byte("{")) {
+			t.Errorf("%s was fetched, %d bytes", e.Name(), len(data))
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	p.ok("//:wiki", "--push", reg.addr+"/week/wiki:v1").want(t, 0, ": 1 blobs uploaded, 39 mounted, 0 there")
+	if got := reg.uploads(); got != 1 {
+		t.Errorf("the registry got %d blobs, want a configuration", got)
+	}
+	command(t, "", tool(t, "crane"), "validate", "--fast", "--remote", reg.addr+"/week/wiki:v1")
 }
 
 // exclusions are the patterns of a list in the rules, as text: rules/mediawiki.star is where they are documented.
