@@ -29,6 +29,7 @@ import (
 	"github.com/mwbuild/mwbuild/build/image"
 	"github.com/mwbuild/mwbuild/build/plan"
 	"github.com/mwbuild/mwbuild/build/progress"
+	"github.com/mwbuild/mwbuild/build/snapshot"
 	"github.com/mwbuild/mwbuild/cache/store"
 	"github.com/mwbuild/mwbuild/graph"
 	"github.com/mwbuild/mwbuild/graph/action"
@@ -122,13 +123,26 @@ func (r *Result) Counts() (all Count, kinds map[string]Count) {
 		}
 		kinds[title] = kind
 	}
+	for title, n := range r.Plan.Omitted {
+		kind := kinds[title]
+		for _, c := range []*Count{&all, &kind} {
+			c.Total += n
+			c.Cached += n
+		}
+		kinds[title] = kind
+	}
 	return all, kinds
 }
 
 // Build makes the outputs of targets. A failed action is in the result; the error is for what ends a build as a whole,
 // such as a cancelled context or a full disk.
 func (b *Builder) Build(ctx context.Context, targets []*graph.Target) (*Result, error) {
-	return b.build(ctx, targets, func(t *graph.Target) []*action.Node { return t.Outputs })
+	return b.build(ctx, targets, func(t *graph.Target) []*action.Node { return t.Outputs }, &snapshot.Recall{})
+}
+
+// BuildRecalled is Build of targets that a snapshot holds. The error is [plan.ErrForgotten] where it must be done from the workspace instead.
+func (b *Builder) BuildRecalled(ctx context.Context, r *snapshot.Recall) (*Result, error) {
+	return b.build(ctx, r.Targets, func(t *graph.Target) []*action.Node { return t.Outputs }, r)
 }
 
 // HasFiles tells whether t stands for files that Natives make, which BuildFiles can build.
@@ -146,7 +160,7 @@ func (b *Builder) BuildFiles(ctx context.Context, t *graph.Target, to Receiver) 
 		b.wanted[f] = true
 		nodes = append(nodes, f.From)
 	}
-	res, err := b.build(ctx, []*graph.Target{t}, func(*graph.Target) []*action.Node { return nodes })
+	res, err := b.build(ctx, []*graph.Target{t}, func(*graph.Target) []*action.Node { return nodes }, &snapshot.Recall{})
 	if err != nil || len(res.Errors) > 0 {
 		return res, err
 	}
@@ -181,15 +195,16 @@ func (b *Builder) BuildFiles(ctx context.Context, t *graph.Target, to Receiver) 
 }
 
 // build makes what outputs names of the targets.
-func (b *Builder) build(ctx context.Context, targets []*graph.Target, outputs func(*graph.Target) []*action.Node) (*Result, error) {
+func (b *Builder) build(ctx context.Context, targets []*graph.Target, outputs func(*graph.Target) []*action.Node, recalled *snapshot.Recall) (*Result, error) {
 	var nodes []*action.Node
 	for _, t := range targets {
 		nodes = append(nodes, outputs(t)...)
 	}
 	p := b.newPlan(nodes)
+	p.Omitted = recalled.Omitted
 	res := &Result{Plan: p}
 	begun := time.Now()
-	errs, err := b.run(ctx, p)
+	errs, err := b.run(ctx, p, recalled.Known)
 	res.Why = errs.why
 	if err != nil {
 		return res, err
@@ -425,7 +440,8 @@ const (
 //
 // Of what is ready, what comes first in the plan is executed first: a step soon after those that it reads, whose
 // bytes may still be at hand.
-func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
+// Steps whose keys are known already are not looked at.
+func (b *Builder) run(ctx context.Context, p *plan.Plan, known map[*action.Node]plan.Key) (*failures, error) {
 	outer := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -551,6 +567,9 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan) (*failures, error) {
 		}
 		if !digested {
 			digested = true
+			if err := p.Recall(known, func(k plan.Key) (*plan.Record, error) { return b.find(db, k) }); err != nil {
+				return err
+			}
 			kept := p.NativeSources()
 			b.Tree.Keep(kept, keptSources)
 			if err := b.digest(ctx, without(p.SourceFiles(), kept)); err != nil {

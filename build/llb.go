@@ -97,7 +97,7 @@ func (b *Builder) LLB(ctx context.Context, t *graph.Target) (g lower.Graph, conf
 		needed = n.Deps() // the step itself is for the other builder
 	}
 	p := b.newPlan(needed)
-	failed, err := b.run(ctx, p)
+	failed, err := b.run(ctx, p, nil)
 	if err != nil || len(failed.errs) > 0 {
 		return g, "", failed.sorted(), err
 	}

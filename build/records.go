@@ -284,7 +284,7 @@ func (r *Records) Took(labels []string) (map[string]time.Duration, error) {
 // One of each serves all: there may be thousands of manifests, each small.
 var (
 	deflater = sync.OnceValue(func() *zstd.Encoder {
-		e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+		e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(1<<20))
 		if err != nil {
 			panic(err) // the options are constant
 		}
@@ -306,7 +306,7 @@ func deflate(b []byte) []byte {
 	if len(b) <= smallManifest {
 		return b
 	}
-	return deflater().EncodeAll(b, nil)
+	return deflater().EncodeAll(b, make([]byte, 0, len(b)/2))
 }
 
 func inflate(b []byte) (*plan.Manifest, error) {

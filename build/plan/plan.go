@@ -9,6 +9,8 @@
 package plan
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/mwbuild/mwbuild/graph/action"
@@ -44,8 +46,10 @@ type Plan struct {
 	Steps []*Step
 	// Secret returns a digest of a secret's value, for steps whose key has it. It must be set before Resolve meets one.
 	Secret func(id string) (string, error)
-	step   map[*action.Node]*Step
-	files  Files
+	// Omitted is how many actions, by the title of their kind, are not among Steps because what needs them is known.
+	Omitted map[string]int
+	step    map[*action.Node]*Step
+	files   Files
 
 	outputs  []*action.Node
 	subtrees []*Step
@@ -75,6 +79,28 @@ func (p *Plan) add(n *action.Node) *Step {
 	s.Order = len(p.Steps)
 	p.Steps = append(p.Steps, s)
 	return s
+}
+
+// ErrForgotten says that there is no record of a key that was known.
+var ErrForgotten = errors.New("what was built before is no longer in the cache")
+
+// Recall makes the steps of those nodes Hit whose keys are known. What find has no record of is [ErrForgotten].
+func (p *Plan) Recall(known map[*action.Node]Key, find func(Key) (*Record, error)) error {
+	for n, k := range known {
+		s := p.step[n]
+		if s == nil {
+			continue
+		}
+		r, err := find(k)
+		if err != nil {
+			return err
+		}
+		if r == nil {
+			return fmt.Errorf("%s: %w", n.ID(), ErrForgotten)
+		}
+		s.Record, s.State, s.Key = r, Hit, k
+	}
+	return nil
 }
 
 // Step returns the step of n, which must be in the plan.
@@ -128,19 +154,25 @@ func (p *Plan) NativeSources() []string {
 func (p *Plan) SourceFiles() []string {
 	var files []string
 	for _, s := range p.Steps {
-		switch do := s.Node.Do.(type) {
-		case *action.Layer:
-			for i := range do.Entries {
-				if f := do.Entries[i].File; f != "" {
-					files = append(files, f)
-				}
-			}
-		case *action.Native:
-			for _, f := range do.Files {
-				files = append(files, f.Path)
-			}
-		}
+		files = append(files, FilesOf(s.Node)...)
 	}
 	slices.Sort(files)
 	return slices.Compact(files)
+}
+
+// FilesOf returns the workspace files that an action reads.
+func FilesOf(n *action.Node) (files []string) {
+	switch do := n.Do.(type) {
+	case *action.Layer:
+		for i := range do.Entries {
+			if f := do.Entries[i].File; f != "" {
+				files = append(files, f)
+			}
+		}
+	case *action.Native:
+		for _, f := range do.Files {
+			files = append(files, f.Path)
+		}
+	}
+	return files
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/mwbuild/mwbuild/build"
 	"github.com/mwbuild/mwbuild/build/image"
 	"github.com/mwbuild/mwbuild/build/image/transport"
+	"github.com/mwbuild/mwbuild/build/plan"
 	"github.com/mwbuild/mwbuild/graph"
 	"github.com/mwbuild/mwbuild/graph/action"
 )
@@ -134,7 +135,7 @@ func (a *app) build(ctx context.Context, args []string, opt buildOptions) (err e
 		return err
 	}
 	plain := len(opt.exports) == 0 && len(opt.push) == 0 && a.handed.none()
-	command := o.buildCommandLine(patterns, opt.json)
+	command, snapshotOf := o.buildCommandLine(patterns, opt.json), o.buildCommandLine(patterns, false)
 	if plain {
 		if done, err := o.upToDate(ctx, command); done || err != nil {
 			return err
@@ -153,6 +154,12 @@ func (a *app) build(ctx context.Context, args []string, opt buildOptions) (err e
 		return err
 	}
 	defer unlock()
+	if plain {
+		done, err := o.buildRecalled(ctx, command, snapshotOf, opt)
+		if done || err != nil {
+			return err
+		}
+	}
 	loaded, loadErrs, err := o.load(ctx, patterns, opt.keepGoing)
 	if err != nil {
 		if opt.json && loaded != nil {
@@ -167,31 +174,76 @@ func (a *app) build(ctx context.Context, args []string, opt buildOptions) (err e
 	if errs := embargoOf(o.loaded, loaded.Graph, loaded.Targets, opt.push); len(errs) > 0 {
 		return o.reported(errs)
 	}
-	b, closeBuilder, err := o.builder(opt.jobs, opt.keepGoing)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closeBuilder()) }()
-	work := func() (res *build.Result, err error) {
+	res, err := o.carryOut(ctx, opt, loadErrs, func(b *build.Builder) (*build.Result, error) {
 		if len(opt.exports) == 1 && len(opt.push) == 0 && opt.exports[0].kind == "dir" && build.HasFiles(loaded.Targets[0]) {
 			return a.buildFiles(ctx, b, loaded.Targets[0], opt.exports[0].dest)
 		}
-		if res, err = b.Build(ctx, loaded.Targets); err == nil && len(res.Errors) == 0 {
+		res, err := b.Build(ctx, loaded.Targets)
+		if err == nil && len(res.Errors) == 0 {
 			err = a.deliver(ctx, b, res, opt)
 		}
 		return res, err
+	})
+	if plain && err == nil {
+		paths := o.looksAt(patterns, loaded)
+		o.rememberBuild(command, paths, res, opt)
+		o.keepSnapshot(snapshotOf, paths, loaded.Targets, res)
 	}
-	res, err := a.healing(ctx, b, work)
+	return err
+}
+
+// buildRecalled builds what a snapshot holds, where there is one that still tells, and tells whether it did.
+func (o *opened) buildRecalled(ctx context.Context, command, snapshotOf string, opt buildOptions) (done bool, err error) {
+	s, r := o.recall(snapshotOf)
+	var paths []string
+	if s == nil || s.Extra(&paths) != nil {
+		return false, nil
+	}
+	res, err := o.carryOut(ctx, opt, nil, func(b *build.Builder) (*build.Result, error) {
+		res, err := b.BuildRecalled(ctx, r)
+		if err == nil && len(res.Errors) == 0 {
+			err = o.app.deliver(ctx, b, res, opt)
+		}
+		return res, err
+	})
+	if errors.Is(err, plan.ErrForgotten) {
+		return false, nil
+	}
+	if err == nil {
+		o.rememberBuild(command, paths, res, opt)
+		o.renewSnapshot(snapshotOf, s, r, res)
+	}
+	return true, err
+}
+
+func (o *opened) rememberBuild(command string, paths []string, res *build.Result, opt buildOptions) {
+	o.rememberResult(command, paths, res, func(a *app) error {
+		if opt.json {
+			return a.printJSON(jsonReport(res, false, nil).again())
+		}
+		return a.printTargets(res)
+	})
+}
+
+// carryOut does work, twice if need be, and says what came of it. loadErrs are said already.
+func (o *opened) carryOut(ctx context.Context, opt buildOptions, loadErrs []error, work func(*build.Builder) (*build.Result, error)) (res *build.Result, err error) {
+	a := o.app
+	b, closeBuilder, err := o.builder(opt.jobs, opt.keepGoing)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, closeBuilder()) }()
+	res, err = a.healing(ctx, b, func() (*build.Result, error) { return work(b) })
 	used := b.Engine.Used()
 	// The display ends before anything else is said.
 	if cerr := b.Display.Close(); err == nil {
 		err = cerr
 	}
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return res, ctx.Err()
 	}
 	if err != nil {
-		return err
+		return res, err
 	}
 	o.report(res.Errors)
 	all, _ := res.Counts()
@@ -209,18 +261,10 @@ func (a *app) build(ctx context.Context, args []string, opt buildOptions) (err e
 	} else {
 		err = a.printTargets(res)
 	}
-	if plain && err == nil && len(res.Errors) == 0 && len(loadErrs) == 0 {
-		o.rememberResult(command, patterns, loaded, res, func(a *app) error {
-			if opt.json {
-				return a.printJSON(jsonReport(res, false, nil).again())
-			}
-			return a.printTargets(res)
-		})
-	}
 	if len(res.Errors) > 0 || len(loadErrs) > 0 {
 		err = errors.Join(err, errReported)
 	}
-	return err
+	return res, err
 }
 
 // healing does work, and once more if it failed where blobs of the cache are damaged: a disk that lost bytes looks like a failure of whatever read

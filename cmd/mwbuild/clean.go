@@ -21,7 +21,7 @@ func (a *app) cleanCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "clean",
 		Short: "Free the room that the cache takes",
-		Long: `Remove blobs that no record names, what interrupted builds left, and what is remembered of packages and of results.
+		Long: `Remove blobs that no record names, what interrupted builds left, and what is remembered of packages, of plans and of results.
 
 The cache belongs to all workspaces of its user. Losing it costs time and nothing else.`,
 		Args: cobra.NoArgs,
@@ -33,7 +33,7 @@ The cache belongs to all workspaces of its user. Losing it costs time and nothin
 }
 
 // cacheParts are what mwbuild makes in a cache folder. Nothing else in it is touched.
-var cacheParts = []string{"badger", "badger.damaged", "badger.lock", "badger.opening", "locks", "blobs", "ingest", "index.json", "oci-layout", "engine", "packages", "results", "listings", "logs", "run"}
+var cacheParts = []string{"badger", "badger.damaged", "badger.lock", "badger.opening", "locks", "blobs", "ingest", "index.json", "oci-layout", "engine", "packages", "results", "snapshots", "listings", "logs", "run"}
 
 func (a *app) clean(ctx context.Context, expunge, engine bool) (err error) {
 	dir, err := a.cache()
@@ -80,7 +80,7 @@ func (a *app) clean(ctx context.Context, expunge, engine bool) (err error) {
 	if err := removeUnpacked(dir); err != nil {
 		return err
 	}
-	for _, part := range []string{"packages", "results", "listings"} {
+	for _, part := range []string{"packages", "results", "snapshots", "listings"} {
 		if err := os.RemoveAll(filepath.Join(dir, part)); err != nil {
 			return err
 		}

@@ -36,7 +36,8 @@ type opened struct {
 	pkg      string // folder that the user stands in, relative to root
 	cacheDir string
 	tree     *workspace.Disk
-	listed   time.Time // when listing the tree began
+	watched  *watchedTree // tree, as loading sees it
+	listed   time.Time    // when listing the tree began
 	records  *build.Records
 	commits  *l10n.Commits
 	handed   handed
@@ -109,6 +110,7 @@ func (o *opened) list(ctx context.Context) (err error) {
 		return err
 	}
 	o.listed = begun
+	o.watched = &watchedTree{Disk: o.tree, read: map[string]bool{}}
 	o.app.log.Debug("listed the workspace", "files", len(o.tree.Files()), "packages", len(o.tree.Packages()), "took", time.Since(begun))
 	return nil
 }
@@ -176,7 +178,7 @@ func (o *opened) load(ctx context.Context, patterns []label.Pattern, keepGoing b
 
 // loader evaluates WORKSPACE and the built-in rules, in the configuration that the flags name.
 func (o *opened) loader() (*load.Loader, []error) {
-	l, errs := o.loaderOf(o.tree, false)
+	l, errs := o.loaderOf(o.watched, false)
 	if len(errs) == 0 {
 		o.records.Config = l.Workspace().Config
 	}

@@ -17,8 +17,10 @@ import (
 	"github.com/mwbuild/mwbuild/build"
 	"github.com/mwbuild/mwbuild/build/image"
 	"github.com/mwbuild/mwbuild/build/image/transport"
+	"github.com/mwbuild/mwbuild/build/plan"
 	"github.com/mwbuild/mwbuild/graph"
 	"github.com/mwbuild/mwbuild/graph/action"
+	"github.com/mwbuild/mwbuild/graph/label"
 	"github.com/mwbuild/mwbuild/starlark/load"
 )
 
@@ -128,64 +130,112 @@ func (a *app) publish(ctx context.Context, f publishFlags, args []string) (err e
 		return err
 	}
 	defer unlock()
-	loader, errs := o.loader()
-	if len(errs) > 0 {
-		return o.reported(errs)
+	command := "publish\x00" + f.registry + "\x00" + o.buildCommandLine(patterns, false)
+	if a.handed.none() {
+		if done, err := o.publishRecalled(ctx, command, tags, f); done || err != nil {
+			return err
+		}
 	}
-	registry, err := chosenRegistry(loader.Workspace().Registries, f.registry)
+	targets, all, err := o.publication(ctx, patterns, f)
 	if err != nil {
 		return err
 	}
+	res, err := o.publishAll(ctx, all, tags, f, func(b *build.Builder) (*build.Result, error) { return b.Build(ctx, targets) })
+	if err == nil && a.handed.none() {
+		var repositories []string
+		for _, p := range all {
+			repositories = append(repositories, p.Repository)
+		}
+		o.keepSnapshot(command, repositories, targets, res)
+	}
+	return err
+}
+
+// publishRecalled publishes what a snapshot holds, where there is one that still tells, and tells whether it did.
+func (o *opened) publishRecalled(ctx context.Context, command string, tags []string, f publishFlags) (done bool, err error) {
+	s, r := o.recall(command)
+	var repositories []string
+	if s == nil || s.Extra(&repositories) != nil || len(repositories) != len(r.Targets) {
+		return false, nil
+	}
+	var all []*published
+	for i, repository := range repositories {
+		all = append(all, toPublish(r.Targets[i], repository))
+	}
+	res, err := o.publishAll(ctx, all, tags, f, func(b *build.Builder) (*build.Result, error) { return b.BuildRecalled(ctx, r) })
+	if errors.Is(err, plan.ErrForgotten) {
+		return false, nil
+	}
+	if err == nil {
+		o.renewSnapshot(command, s, r, res)
+	}
+	return true, err
+}
+
+// publication loads the images that patterns match, and finds where each goes.
+func (o *opened) publication(ctx context.Context, patterns []label.Pattern, f publishFlags) ([]*graph.Target, []*published, error) {
+	loader, errs := o.loader()
+	if len(errs) > 0 {
+		return nil, nil, o.reported(errs)
+	}
+	registry, err := chosenRegistry(loader.Workspace().Registries, f.registry)
+	if err != nil {
+		return nil, nil, err
+	}
 	loaded, errs := loader.Load(ctx, patterns)
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return nil, nil, ctx.Err()
 	}
 	if len(errs) > 0 {
-		return o.reported(errs)
+		return nil, nil, o.reported(errs)
 	}
 	o.app.warnOfBuildArgs(loader)
 	targets := slices.DeleteFunc(withoutTests(loaded.Targets), func(t *graph.Target) bool { return !makesImage(t) })
 	if len(targets) == 0 {
-		return usagef("no image matches: publish takes targets such as //:wiki and //extensions/Cite:image")
+		return nil, nil, usagef("no image matches: publish takes targets such as //:wiki and //extensions/Cite:image")
 	}
 	if errs := embargo(loader, loaded.Graph, targets, registry); len(errs) > 0 {
-		return o.reported(errs)
+		return nil, nil, o.reported(errs)
 	}
 	all, errs := places(targets, registry)
 	if len(errs) > 0 {
-		return o.reported(errs)
+		return nil, nil, o.reported(errs)
 	}
+	return targets, all, nil
+}
+
+// publishAll builds, pushes, and says what came of it.
+func (o *opened) publishAll(ctx context.Context, all []*published, tags []string, f publishFlags, buildWith func(*build.Builder) (*build.Result, error)) (res *build.Result, err error) {
+	a := o.app
 	b, closeBuilder, err := o.builder(f.jobs, false)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, closeBuilder()) }()
-	var pushErr error
 	work := func() (*build.Result, error) {
-		res, err := b.Build(ctx, targets)
+		res, err := buildWith(b)
 		if err != nil || len(res.Errors) > 0 {
 			return res, err
 		}
-		pushErr = a.carry(ctx, b, res, all, tags, f)
-		return res, pushErr
+		return res, a.carry(ctx, b, res, all, tags, f)
 	}
-	res, err := a.healing(ctx, b, work)
+	res, err = a.healing(ctx, b, work)
 	used := b.Engine.Used()
 	if cerr := b.Display.Close(); err == nil {
 		err = cerr
 	}
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return res, ctx.Err()
 	}
 	if err != nil {
-		return err
+		return res, err
 	}
 	o.report(res.Errors)
 	if len(res.Errors) > 0 {
 		err = errReported
 		all = nil
 	}
-	return errors.Join(err, a.printPublished(f, all, res, used))
+	return res, errors.Join(err, a.printPublished(f, all, res, used))
 }
 
 // chosenRegistry is the registry of that name, or the first.
@@ -230,9 +280,13 @@ func places(targets []*graph.Target, r load.Registry) ([]*published, []error) {
 			continue
 		}
 		by[repository] = t
-		all = append(all, &published{Label: t.Label.String(), Repository: repository, Tags: []string{}, Moved: []string{}, id: t.ID})
+		all = append(all, toPublish(t, repository))
 	}
 	return all, errs
+}
+
+func toPublish(t *graph.Target, repository string) *published {
+	return &published{Label: t.Label.String(), Repository: repository, Tags: []string{}, Moved: []string{}, id: t.ID}
 }
 
 // carry pushes images by digest, all of them, and then lets tags mean them.

@@ -97,11 +97,8 @@ func (o *opened) upToDate(ctx context.Context, command string) (bool, error) {
 }
 
 // rememberResult keeps what a build found that had nothing to do, or would have now.
-func (o *opened) rememberResult(command string, patterns []label.Pattern, loaded *load.Result, res *build.Result, print func(*app) error) {
-	paths := looksAt(patterns, loaded)
-	if o.tree.FollowedLinks() {
-		paths = []string{""} // what links lead to may lie anywhere
-	}
+// It looked at paths.
+func (o *opened) rememberResult(command string, paths []string, res *build.Result, print func(*app) error) {
 	sum, settled := o.tree.Stamp(paths, o.listed)
 	if !settled || len(res.Targets) == 0 {
 		return
@@ -132,10 +129,10 @@ func (o *opened) rememberResult(command string, patterns []label.Pattern, loaded
 }
 
 // looksAt returns the files and folders that decide what patterns mean, what their targets are and what these are made of. No rule reads files
-// of a package that it has no target of.
-func looksAt(patterns []label.Pattern, loaded *load.Result) []string {
-	if slices.ContainsFunc(patterns, func(p label.Pattern) bool { return p.Below }) {
-		return []string{""} // a package may come
+// of a package that it has no target of; what links lead to may lie anywhere.
+func (o *opened) looksAt(patterns []label.Pattern, loaded *load.Result) []string {
+	if o.tree.FollowedLinks() || slices.ContainsFunc(patterns, func(p label.Pattern) bool { return p.Below }) {
+		return []string{""} // below a pattern a package may come
 	}
 	paths := map[string]bool{".mwbuildignore": true}
 	for _, name := range load.RootFiles {

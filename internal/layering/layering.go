@@ -72,6 +72,7 @@ var table = map[string]row{
 	"rules/l10n/plural":             {modules: []string{}},
 	"rules/l10n/inspect":            {reach: []string{badgerLib, buildkitLib, starlarkLib}},
 	"build/affected":                {reach: []string{"cache", badgerLib, buildkitLib}, direct: []string{starlarkLib}},
+	"build/snapshot":                {reach: []string{"cache", "starlark", badgerLib, buildkitLib, starlarkLib}},
 	"build/uptodate":                {reach: []string{"cache", "starlark", badgerLib, buildkitLib, starlarkLib}},
 	"build/plan":                    {reach: []string{"cache", "starlark", badgerLib, buildkitLib}},
 	"build/lower":                   {reach: []string{"cache", "starlark", badgerLib}},

@@ -51,14 +51,20 @@ func appendSum(b []byte) []byte {
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
+// checkSum returns what appendSum was given, if that is what it returned.
+func checkSum(b []byte) (body []byte, ok bool) {
+	if len(b) < 4 {
+		return nil, false
+	}
+	body, sum := b[:len(b)-4], b[len(b)-4:]
+	return body, crc32.Checksum(body, castagnoli) == binary.LittleEndian.Uint32(sum)
+}
+
 var errMemo = errors.New("broken memo")
 
 func decodeMemo(b []byte) (map[string]memoEntry, error) {
-	if len(b) < 5 || b[0] != memoVersion {
-		return nil, errMemo
-	}
-	b, sum := b[:len(b)-4], b[len(b)-4:]
-	if crc32.Checksum(b, castagnoli) != binary.LittleEndian.Uint32(sum) {
+	b, ok := checkSum(b)
+	if !ok || len(b) == 0 || b[0] != memoVersion {
 		return nil, errMemo
 	}
 	r := memoReader{b: b[1:]}
@@ -66,12 +72,7 @@ func decodeMemo(b []byte) (map[string]memoEntry, error) {
 	for len(r.b) > 0 && !r.bad {
 		name := string(r.take(r.uvarint()))
 		var e memoEntry
-		e.stat.size = int64(r.uvarint())
-		for _, t := range []*timespec{&e.stat.mtime, &e.stat.ctime} {
-			t.sec = r.varint()
-			t.nsec = int32(r.uvarint())
-		}
-		e.stat.inode = r.uvarint()
+		e.stat = r.stat()
 		copy(e.sha256[:], r.take(32))
 		copy(e.blob[:], r.take(20))
 		entries[name] = e
@@ -96,6 +97,17 @@ func (r *memoReader) take(n uint64) []byte {
 	p := r.b[:n]
 	r.b = r.b[n:]
 	return p
+}
+
+// stat is what [stat.append] appended.
+func (r *memoReader) stat() (s stat) {
+	s.size = int64(r.uvarint())
+	for _, t := range [...]*timespec{&s.mtime, &s.ctime} {
+		t.sec = r.varint()
+		t.nsec = int32(r.uvarint())
+	}
+	s.inode = r.uvarint()
+	return s
 }
 
 func (r *memoReader) uvarint() uint64 {
