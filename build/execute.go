@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/renameio/v2"
+	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/mwbuild/mwbuild/build/buildkit"
@@ -85,7 +86,39 @@ func nextStep(err error) []string {
 	return nil
 }
 
+// merge makes one layer of what differs from several bases.
+func (b *Builder) merge(ctx context.Context, do *action.Layer, record func(*action.Node) *plan.Record) (*plan.Record, error) {
+	var stacks []layer.Stack
+	differ := false
+	for _, n := range do.Merges {
+		made := record(n).Layers
+		s := layer.Stack{Bottom: made[0]} // its base, or all of it
+		if len(made) > 1 {
+			s.Delta, differ = &made[1], true
+		}
+		stacks = append(stacks, s)
+	}
+	if !differ {
+		return &plan.Record{}, nil
+	}
+	known := map[digest.Digest]*layer.Listing{}
+	l, err := layer.Merge(ctx, b.Store, stacks, do.Shared, do.KeepFolders, func(l image.Layer) (_ *layer.Listing, err error) {
+		at := l.Descriptor.Digest
+		if known[at] == nil {
+			known[at], err = b.listing(ctx, l)
+		}
+		return known[at], err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &plan.Record{Layers: []image.Layer{l}}, nil
+}
+
 func (b *Builder) pack(ctx context.Context, do *action.Layer, record func(*action.Node) *plan.Record) (*plan.Record, error) {
+	if len(do.Merges) > 0 {
+		return b.merge(ctx, do, record)
+	}
 	var entries []layer.Entry
 	opened := map[*action.Node]*layer.Contents{}
 	defer func() {
@@ -243,6 +276,7 @@ func (b *Builder) image(ctx context.Context, do *action.Image, record func(*acti
 		}
 	}
 	var layers []image.NamedLayer
+	merged := do.Merged()
 	for _, n := range do.Layers {
 		if im := record(n).Image; im != nil {
 			named, err := im.Named()
@@ -252,7 +286,11 @@ func (b *Builder) image(ctx context.Context, do *action.Image, record func(*acti
 			layers = append(layers, named...)
 			continue
 		}
-		for _, l := range record(n).Layers {
+		made := record(n).Layers
+		if merged[n] {
+			made = made[:1]
+		}
+		for _, l := range made {
 			layers = append(layers, image.NamedLayer{Layer: l, CreatedBy: plan.CreatedBy(n)})
 		}
 	}

@@ -36,16 +36,29 @@ down:
 		if do.Import != nil {
 			break
 		}
+		inOther := do.Merged()
 		for _, l := range slices.Backward(do.Layers) {
 			if run, ok := l.Do.(*action.Run); ok && run.Changes {
 				break down
 			}
+			if inOther[l] {
+				base-- // what is merged lies on all that it may delete something of, below
+				continue
+			}
 			layers := record(l).Layers
+			base -= len(layers)
+			if do, ok := l.Do.(*action.Layer); ok && len(do.Merges) > 0 {
+				layers = nil
+				for _, m := range do.Merges {
+					layers = append(layers, record(m).Layers[0])
+				}
+				layers = append(layers, record(l).Layers...)
+			}
 			if im := record(l).Image; im != nil {
 				layers = im.Layers // what it holds may delete some of its own
+				base -= len(layers)
 			}
 			merged = append(merged, lowerLayers(layers))
-			base -= len(layers)
 		}
 		at = do.Base
 	}

@@ -23,6 +23,8 @@ func TestBaseLayers(t *testing.T) {
 		return node(&action.Image{Base: base, Layers: layers})
 	}
 	imported := node(&action.Image{Import: &action.Import{}})
+	deltas := func(of ...*action.Node) *action.Node { return node(&action.Layer{Merges: of}) }
+	one, two := onBase(), onBase()
 	records := map[*action.Node]*plan.Record{}
 	const ofImport = 3
 	var record func(n *action.Node) *plan.Record
@@ -42,6 +44,10 @@ func TestBaseLayers(t *testing.T) {
 		im := &image.Image{ConfigJSON: []byte(`{"os": "linux", "architecture": "amd64"}`)}
 		count := 0
 		for _, l := range do.Layers {
+			if do.Merged()[l] {
+				count++
+				continue
+			}
 			count += len(record(l).Layers)
 			if im := record(l).Image; im != nil {
 				count += len(im.Layers)
@@ -75,6 +81,8 @@ func TestBaseLayers(t *testing.T) {
 		"changes above changes":        {on(on(nil, unpacked(), changes()), packed(), changes(), packed()), 4, 1},
 		"on bases":                     {on(nil, onBase(), packed(), onBase()), 0, 3},
 		"on bases, over an import":     {on(on(imported, onBase()), onBase()), 3, 2},
+		"sharing a delta":              {on(nil, one, packed(), two, deltas(one, two), packed()), 0, 3},
+		"sharing one, around changes":  {on(imported, one, two, deltas(one, two), changes(), one, two, deltas(one, two)), 7, 1},
 		"imported among the layers":    {on(nil, packed(), imported, packed()), 0, 3},
 		"imported, below changes":      {on(imported, imported, changes(), packed()), 7, 1},
 		"on bases, around changes":     {on(imported, onBase(), changes(), onBase()), 6, 1},

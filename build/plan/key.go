@@ -149,6 +149,15 @@ func describe(n *action.Node, in inputs) (*Manifest, error) {
 	}
 	switch do := n.Do.(type) {
 	case *action.Layer:
+		if len(do.Merges) > 0 {
+			m.Add("merge", fmt.Sprint(layer.PackerVersion, layer.DeltaVersion))
+			m.layers(do.Merges, nil, in)
+			m.list("shared", do.Shared)
+			if do.KeepFolders {
+				m.Add("keep folders", "true")
+			}
+			break
+		}
 		m.Add("packer", fmt.Sprint(layer.PackerVersion))
 		m.Add("owner", owner(do.Owner))
 		if do.Base != nil {
@@ -272,19 +281,7 @@ func describe(n *action.Node, in inputs) (*Manifest, error) {
 		} else {
 			m.Add("platform", do.Platform)
 		}
-		// By place and not by number: a layer that comes or goes renames no other. Their order counts all the same.
-		places := map[string]int{}
-		for _, l := range do.Layers {
-			name := "layer " + place(l)
-			if places[name]++; places[name] > 1 {
-				name += fmt.Sprintf(" (%d)", places[name])
-			}
-			if l.Imports() { // its history counts, too
-				m.Add(name, in.image(l))
-				continue
-			}
-			m.list(name, in.blobs(l))
-		}
+		m.layers(do.Layers, do.Merged(), in)
 		c := do.Config
 		m.set("user", c.User)
 		m.dict("env", c.Env)
@@ -327,6 +324,27 @@ func fileField(files Files, p string) (string, error) {
 
 var gitModes = map[workspace.Mode]string{workspace.Regular: "100644", workspace.Executable: "100755", workspace.Symlink: "120000"}
 
+// layers adds what nodes made, by place and not by number: a layer that comes or goes renames no other. Their order counts all the same. Of merged ones it is the first
+// layer alone.
+func (m *Manifest) layers(nodes []*action.Node, merged map[*action.Node]bool, in inputs) {
+	places := map[string]int{}
+	for _, l := range nodes {
+		name := "layer " + place(l)
+		if places[name]++; places[name] > 1 {
+			name += fmt.Sprintf(" (%d)", places[name])
+		}
+		if l.Imports() { // its history counts, too
+			m.Add(name, in.image(l))
+			continue
+		}
+		made := in.blobs(l)
+		if merged[l] {
+			made = made[:1]
+		}
+		m.list(name, made)
+	}
+}
+
 // CreatedBy is what stands in an image's history for the layer that n makes: what it holds, by place. It is part of the
 // image, so it must not tell labels.
 func CreatedBy(n *action.Node) string { return "mwbuild layer " + place(n) }
@@ -334,6 +352,12 @@ func CreatedBy(n *action.Node) string { return "mwbuild layer " + place(n) }
 // place is the folder that holds everything that n puts into an image, or its kind where that is not known beforehand.
 func place(n *action.Node) string {
 	l, ok := n.Do.(*action.Layer)
+	if ok && len(l.Merges) == 1 {
+		return place(l.Merges[0])
+	}
+	if ok && len(l.Merges) > 0 {
+		return "differences"
+	}
 	if !ok || len(l.Entries) == 0 {
 		return n.Title()
 	}

@@ -142,6 +142,20 @@ func imageWorld(t testing.TB) world {
 	}
 }
 
+var (
+	onBase  = &action.Node{Label: "//a:b", Name: "layer", Do: &action.Layer{Base: &action.Base{Digest: "sha256:1"}, Entries: []action.Entry{{Dest: "srv/b/b.php", File: "b.php"}}}}
+	onOther = &action.Node{Label: "//a:c", Name: "layer", Do: &action.Layer{Base: &action.Base{Digest: "sha256:2"}, Entries: []action.Entry{{Dest: "srv/c/c.php", File: "c.php"}}}}
+)
+
+func mergeWorld(t testing.TB) world {
+	onTwo := layerRecord("base1")
+	onTwo.Layers = append(onTwo.Layers, layerRecord("delta").Layers...)
+	return world{
+		node:    &action.Node{Label: "//a:a", Name: "deltas", Do: &action.Layer{Merges: []*action.Node{onBase, onOther}, Shared: []string{"srv"}}},
+		records: map[*action.Node]*Record{onBase: onTwo, onOther: layerRecord("base2 as it is")},
+	}
+}
+
 func composedWorld(t testing.TB) world {
 	return world{
 		node: &action.Node{Label: "//a:a", Name: "image", Do: &action.Image{
@@ -267,6 +281,34 @@ func TestKeyFields(t *testing.T) {
 		}, cases{
 			"base's place": func(w world) { layerOf(w).Base.Repository = "registry.example/elsewhere" },
 			"another file": func(w world) { w.files["a/other.php"] = fakeFile{text: "changed"} },
+		}},
+		{"Layer that merges", mergeWorld, cases{
+			"what differs":     func(w world) { w.records[onBase].Layers[1] = layerRecord("delta2").Layers[0] },
+			"nothing differs":  func(w world) { w.records[onBase].Layers = w.records[onBase].Layers[:1] },
+			"another of them":  func(w world) { w.records[onOther] = layerRecord("base2") },
+			"one less":         func(w world) { layerOf(w).Merges = layerOf(w).Merges[:1] },
+			"their order":      func(w world) { slices.Reverse(layerOf(w).Merges) },
+			"a shared folder":  func(w world) { layerOf(w).Shared[0] = "opt" },
+			"no shared folder": func(w world) { layerOf(w).Shared = nil },
+			"folders kept":     func(w world) { layerOf(w).KeepFolders = true },
+		}, cases{
+			"label and name": func(w world) { w.node.Label, w.node.Name = "//z:z", "other" },
+		}},
+		{"Image of merged layers", func(t testing.TB) world {
+			w := mergeWorld(t)
+			merge := w.node
+			w.node = &action.Node{Label: "//a:a", Name: "image", Do: &action.Image{Layers: []*action.Node{onBase, onOther, merge}, Platform: "linux/amd64"}}
+			w.records[merge] = layerRecord("merged")
+			return w
+		}, cases{
+			"a base": func(w world) { w.records[onBase].Layers[0] = layerRecord("base3").Layers[0] },
+			"what differs, merged": func(w world) {
+				w.records[imageOf(w).Layers[2]] = layerRecord("merged2")
+			},
+			"nothing differs": func(w world) { w.records[imageOf(w).Layers[2]] = &Record{} },
+			"not merged":      func(w world) { imageOf(w).Layers = imageOf(w).Layers[:2] },
+		}, cases{
+			"what differs, and is in the merged one": func(w world) { w.records[onBase].Layers[1] = layerRecord("delta2").Layers[0] },
 		}},
 		{"Run", runWorld, cases{
 			"root's layers":     func(w world) { w.records[base] = imageRecord(t, baseConfig(), "base", "more") },
@@ -405,7 +447,7 @@ func TestKeyFields(t *testing.T) {
 // A field that is added to an action without a thought for its key fails here: every exported field must be known.
 func TestKeyCoversActions(t *testing.T) {
 	known := map[string]string{
-		"Layer": "Entries Owner Base", "Base": "Digest DiffID Size Repository", "Entry": "Dest File From Path Text Exec Dir User", "Run": "Root Mounts Args Env Dir Outs Network Owner User Changes Caches Secrets SSH Timeout", "Cache": "ID Dest", "Secret": "ID Dest Env Keyed",
+		"Layer": "Entries Owner Base Merges Shared KeepFolders", "Base": "Digest DiffID Size Repository", "Entry": "Dest File From Path Text Exec Dir User", "Run": "Root Mounts Args Env Dir Outs Network Owner User Changes Caches Secrets SSH Timeout", "Cache": "ID Dest", "Secret": "ID Dest Env Keyed",
 		"Mount": "From Dest", "Native": "Kind Params Files Inputs Downloads Layer", "Download": "SHA256 Size Name Path Mirrors", "Source": "Role Path", "Input": "Role From Path", "Image": "Import Base Layers Config Platform",
 		"Import": "Digest Registry Layout Tar Platform",
 		"Config": "User Env Entrypoint Cmd WorkingDir Labels ExposedPorts Volumes StopSignal",

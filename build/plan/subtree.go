@@ -22,7 +22,8 @@ func (p *Plan) Subtrees() []*Step {
 		pure := make([]bool, len(p.Steps)) // of nothing but files
 		for i, s := range p.Steps {
 			_, isNative := s.Node.Do.(*action.Native)
-			_, isLayer := s.Node.Do.(*action.Layer)
+			do, isLayer := s.Node.Do.(*action.Layer)
+			isLayer = isLayer && len(do.Merges) == 0 // what these are of has subtrees itself
 			pure[i] = isNative || isLayer
 			for _, d := range s.Deps {
 				pure[i] = pure[i] && pure[d.Order]

@@ -147,6 +147,12 @@ func (w *writer) native(do *action.Native, at func(*action.Node) int) {
 }
 
 func (w *writer) layer(do *action.Layer, at func(*action.Node) int) {
+	w.number(len(do.Merges))
+	for _, n := range do.Merges {
+		w.number(at(n))
+	}
+	w.json(do.Shared)
+	w.flag(do.KeepFolders)
 	w.json(do.Owner)
 	w.json(do.Base)
 	w.number(len(do.Entries))
@@ -317,6 +323,11 @@ func (r *reader) native(at func(int) *action.Node) *action.Native {
 
 func (r *reader) layer(at func(int) *action.Node) *action.Layer {
 	do := &action.Layer{}
+	for n := r.count(); n > 0; n-- {
+		do.Merges = append(do.Merges, at(r.number()))
+	}
+	r.json(&do.Shared)
+	do.KeepFolders = r.number() == 1
 	r.json(&do.Owner)
 	r.json(&do.Base)
 	do.Entries = make([]action.Entry, r.count())

@@ -69,6 +69,9 @@ type layer struct {
 	Base        *action.Base `json:",omitempty"`
 	First, Last string       // of the places that it puts something at
 	From, To    int          // in Snapshot.layers; the same where it is not held apart
+	Merges      []int        `json:",omitempty"` // indices in Nodes
+	Shared      []string     `json:",omitempty"`
+	KeepFolders bool         `json:",omitempty"`
 }
 
 type target struct {
@@ -231,9 +234,18 @@ func (t *taker) add(n *action.Node) (int, bool) {
 		}
 		saved.Image = im
 	case *action.Layer:
-		l := &layer{Owner: do.Owner, Base: do.Base}
+		l := &layer{Owner: do.Owner, Base: do.Base, Shared: do.Shared, KeepFolders: do.KeepFolders}
 		if k := len(do.Entries); k > 0 {
 			l.First, l.Last = do.Entries[0].Dest, do.Entries[k-1].Dest
+		}
+		if t.whole[n] {
+			for _, m := range do.Merges {
+				i, ok := t.add(m)
+				if !ok {
+					return 0, false
+				}
+				l.Merges = append(l.Merges, i)
+			}
 		}
 		l.From = len(t.snapshot.layers)
 		if t.whole[n] {
@@ -364,34 +376,39 @@ func (s *Snapshot) recallApart(r *Recall, dirty []bool) bool {
 // node makes the action of n, whose index is i: whole if it is dirty, which an image is where what it stands on is. made are those before.
 func (s *Snapshot) node(n node, made []*action.Node, dirty []bool, i int) (*action.Node, bool) {
 	an := &action.Node{Label: n.Label, Name: n.Name, Pos: n.Pos}
+	all := func(indices []int) (nodes []*action.Node, ok bool) {
+		for _, j := range indices {
+			if j < 0 || j >= i || made[j] == nil {
+				return nil, false
+			}
+			dirty[i] = dirty[i] || dirty[j]
+			nodes = append(nodes, made[j])
+		}
+		return nodes, true
+	}
+	ok := true
 	switch {
 	case n.Image != nil:
 		im := &action.Image{Config: n.Image.Config, Platform: n.Image.Platform}
 		if n.Image.Imported {
 			im.Import = &action.Import{}
 		}
-		at := func(j int) *action.Node {
-			if j < 0 || j >= i {
-				return nil
-			}
-			dirty[i] = dirty[i] || dirty[j]
-			return made[j]
-		}
 		if n.Image.Base >= 0 {
-			if im.Base = at(n.Image.Base); im.Base == nil {
+			base, ok := all([]int{n.Image.Base})
+			if !ok {
 				return nil, false
 			}
+			im.Base = base[0]
 		}
-		for _, j := range n.Image.Layers {
-			l := at(j)
-			if l == nil {
-				return nil, false
-			}
-			im.Layers = append(im.Layers, l)
+		if im.Layers, ok = all(n.Image.Layers); !ok {
+			return nil, false
 		}
 		an.Do = im
 	case n.Layer != nil:
-		do := &action.Layer{Owner: n.Layer.Owner, Base: n.Layer.Base}
+		do := &action.Layer{Owner: n.Layer.Owner, Base: n.Layer.Base, Shared: n.Layer.Shared, KeepFolders: n.Layer.KeepFolders}
+		if do.Merges, ok = all(n.Layer.Merges); !ok {
+			return nil, false
+		}
 		if n.Layer.First != "" {
 			do.Entries = []action.Entry{{Dest: n.Layer.First, Dir: true}, {Dest: n.Layer.Last, Dir: true}} // what its place is told by
 		}
@@ -399,7 +416,6 @@ func (s *Snapshot) node(n node, made []*action.Node, dirty []bool, i int) (*acti
 			if n.Layer.From < 0 || n.Layer.From >= n.Layer.To || n.Layer.To > len(s.layers) {
 				return nil, false
 			}
-			var ok bool
 			if do.Entries, ok = readEntries(s.layers[n.Layer.From:n.Layer.To]); !ok {
 				return nil, false
 			}

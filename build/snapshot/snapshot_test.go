@@ -28,9 +28,10 @@ type fixture struct {
 	mounted          *action.Node // packed as well, but a step reads it
 	fragment, family *action.Node // of de.json, and the layer of that
 	step             *action.Node
-	base, wiki, one  *action.Node
-	targets          []*graph.Target
-	plan             *plan.Plan
+
+	base, wiki, one *action.Node
+	targets         []*graph.Target
+	plan            *plan.Plan
 }
 
 func newFixture(t testing.TB) *fixture {

@@ -35,9 +35,10 @@ type layersFlags struct {
 
 // What a layer must be to stand on a base, and when its base is old.
 const (
-	smallestBase = 64 << 10            // bytes of the blob: below, the whole layer is as quick as a delta
-	mostLayers   = image.MaxLayers / 2 // of an image, so that each can stand on a base
-	groupSize    = 8 << 20             // bytes that a group has at most
+	smallestBase = 64 << 10                // bytes of the blob: below, the whole layer is as quick as a delta
+	mostLayers   = image.MaxLayers * 4 / 5 // of an image, so that there is room for two more with what differs from bases, and for components that come
+	groupSize    = 8 << 20                 // bytes that a group has at most
+	mostDeltas   = 2                       // layers that hold what differs from the bases of an image
 )
 
 func (a *app) layersCommand() *cobra.Command {
@@ -50,8 +51,9 @@ func (a *app) layersCommand() *cobra.Command {
 	p := &cobra.Command{
 		Use:   "plan [FLAGS] [TARGET…]",
 		Short: "Take layers as they are now for bases of what comes",
-		Long: `Build images whole, by default all of //..., and write layers.lock: which small layers are packed together, until an image has at most 50, and the large ones,
-each by digest, as bases. From then on a build packs what differs from its base into a small layer on top, so that a change of one line moves a few kilobytes.
+		Long: `Build images whole, by default all of //..., and write layers.lock: which small layers are packed together, until an image has at most 80, and the large ones,
+each by digest, as bases. From then on a build packs what differs from its base into a small layer on top, so that a change of one line moves a few kilobytes; the layers of an image share two of these, one
+for sources and one for what is made of them, and it does not grow with each component that changes.
 
 Images are a function of the tree and the lock, and only this command writes it. It keeps groups, and a base of which less than a quarter changed, and says of each what
 it does; --all takes everything anew. What no image has any more is left out. The bases lie in the registry once an image was published; others fetch them from there.`,
@@ -88,14 +90,11 @@ type plannedLayer struct {
 
 // A candidate is a layer that could stand on a base.
 type candidate struct {
-	id     string
-	layer  image.Layer
-	images []*budget
-	repo   string
+	id    string
+	layer image.Layer
+	full  bool // an image of it has no room for another layer
+	repo  string
 }
-
-// A budget is how many layers an image can have more.
-type budget struct{ left int }
 
 func (a *app) planLayers(ctx context.Context, f layersFlags, args []string) (err error) {
 	o, patterns, err := a.openTargets(ctx, args)
@@ -296,7 +295,7 @@ func chooseGroups(images []builtImage, old map[string]string) map[string]string 
 func candidates(images []builtImage, r load.Registry) []*candidate {
 	byID := map[string]*candidate{}
 	for _, im := range images {
-		room := &budget{image.MaxLayers - len(im.image.Layers)}
+		full := len(im.image.Layers)+mostDeltas > image.MaxLayers
 		for _, n := range im.do.Layers {
 			do, ok := n.Do.(*action.Layer)
 			if !ok || len(do.Entries) == 0 || im.layers(n)[0].Descriptor.Size < smallestBase {
@@ -307,7 +306,7 @@ func candidates(images []builtImage, r load.Registry) []*candidate {
 				c = &candidate{id: n.ID(), layer: im.layers(n)[0]}
 				byID[n.ID()] = c
 			}
-			c.images = append(c.images, room)
+			c.full = c.full || full
 			// The image with the most layers is what is published anyway.
 			if r.Repository != "" && (c.repo == "" || len(im.do.Layers) > 1) {
 				c.repo = r.For(im.target.Label)
@@ -321,17 +320,14 @@ func candidates(images []builtImage, r load.Registry) []*candidate {
 	return all
 }
 
-// chooseBases says which layers stand on which base: the largest first, as long as every image that has one may have another layer.
+// chooseBases says which layers stand on which base: all but those of images that have no room for another layer.
 func chooseBases(all []*candidate, old map[string]action.Base, deltas map[string]int64) (map[string]action.Base, []plannedLayer) {
 	bases := map[string]action.Base{}
 	layers := []plannedLayer{}
 	for _, c := range all {
 		was, had := old[c.id]
-		if slices.ContainsFunc(c.images, func(b *budget) bool { return b.left == 0 }) {
+		if c.full {
 			continue
-		}
-		for _, b := range c.images {
-			b.left--
 		}
 		is := action.Base{Digest: c.layer.Descriptor.Digest.String(), DiffID: c.layer.DiffID.String(), Size: c.layer.Descriptor.Size, Repository: c.repo}
 		p := plannedLayer{Layer: c.id, Was: was.Digest, Size: is.Size, What: "new"}

@@ -66,6 +66,19 @@ func (n *Node) MakesLayer() bool {
 	return false
 }
 
+// Merged are those of an image's Layers that another of them merges.
+func (i *Image) Merged() map[*Node]bool {
+	merged := map[*Node]bool{}
+	for _, n := range i.Layers {
+		if l, ok := n.Do.(*Layer); ok {
+			for _, m := range l.Merges {
+				merged[m] = true
+			}
+		}
+	}
+	return merged
+}
+
 // Imports tells whether n is an Image made elsewhere.
 func (n *Node) Imports() bool {
 	do, ok := n.Do.(*Image)
@@ -88,10 +101,16 @@ type Action interface {
 type Owner struct{ UID, GID int }
 
 // A Layer packs entries into one deterministic layer.
+//
+// Where Merges is set, it makes one layer of all that differs from the bases of these, or none where nothing does, and the rest says nothing.
 type Layer struct {
 	Entries []Entry // sorted by Dest, no Dest twice
 	Owner   Owner   // of every file and directory that does not name its own
 	Base    *Base   // a layer made before, on which only what differs is packed; or nil
+	Merges  []*Node // Layers with a Base, none of which has a place of another's
+	// With Merges, folders in which other layers have something, sorted: none of these is deleted as a whole, and with KeepFolders none at all.
+	Shared      []string
+	KeepFolders bool
 }
 
 // A Base is a layer that was packed some time ago, and is known by its digest.
@@ -205,7 +224,7 @@ type Made struct {
 type Image struct {
 	Import   *Import
 	Base     *Node   // Image; nil is scratch
-	Layers   []*Node // each makes a layer, or is an imported Image, of which it takes all layers
+	Layers   []*Node // each makes layers, of which one that another of them Merges gives the first alone; or is an imported Image, of which it takes all
 	Config   Config
 	Platform string // os/arch[/variant] of an image without a base
 }
@@ -239,6 +258,9 @@ func (*Native) kind() string { return "Native" }
 func (*Image) kind() string  { return "Image" }
 
 func (l *Layer) visit(f func(*Node)) {
+	for _, n := range l.Merges {
+		f(n)
+	}
 	for i := range l.Entries {
 		f(l.Entries[i].From)
 	}

@@ -50,6 +50,8 @@ beside(name = "beside", layer = ":words", image = ":base")
 -- words/new --
 before
 -- more/big --
+-- more/gone/one --
+1
 `
 
 // A step sees a layer that stands on a base as it is: with what is new, without what is gone, mounted and as a part of its root.
@@ -68,10 +70,12 @@ func TestStepsOnBases(t *testing.T) {
 	}
 	p.build("//:all")
 	p.write("words/new", "after\n")
-	if err := os.RemoveAll(filepath.Join(p.dir, "words/old")); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"words/old", "more/gone"} {
+		if err := os.RemoveAll(filepath.Join(p.dir, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	p.build("//:image").wantActions(t, 2, false) // the layer's delta, and the image
+	p.build("//:image").wantActions(t, 4, false) // the layers' deltas, what they share, and the image
 
 	tarball := filepath.Join(shortDir(t), "out.tar")
 	for target, want := range map[string]string{

@@ -361,13 +361,17 @@ func (c *ruleContext) image(b *starlark.Builtin, args starlark.Tuple, kwargs []s
 // which may delete and replace it.
 func (c *ruleContext) group(layers []*action.Node, budget int) ([]*action.Node, error) {
 	layers, err := c.lockedGroups(layers)
+	if err == nil {
+		layers, err = c.mergeDeltas(layers)
+	}
 	if err != nil {
 		return nil, err
 	}
 	// A layer on a base can be two.
 	based := 0
+	shares := (&action.Image{Layers: layers}).Merged()
 	for _, n := range layers {
-		if onBase(n) {
+		if onBase(n) && !shares[n] {
 			based++
 		}
 	}
@@ -375,7 +379,7 @@ func (c *ruleContext) group(layers []*action.Node, budget int) ([]*action.Node, 
 		return layers, nil
 	}
 	budget -= based
-	shared := sharedPlaces(layers)
+	shared := sharedPlaces(layers, false)
 	groups := map[uint32][]*action.Layer{}
 	var alone []*action.Node
 	last := len(layers) - 1
@@ -428,15 +432,16 @@ func (c *ruleContext) group(layers []*action.Node, budget int) ([]*action.Node, 
 	return out, nil
 }
 
-// sharedPlaces tells of which entries the place may be that of another layer, too.
-func sharedPlaces(layers []*action.Node) func(action.Entry) bool {
+// sharedPlaces tells of which entries the place may be that of another layer, too. Unless files is set, it may be so of all that actions make; else
+// not of what is known to be one file.
+func sharedPlaces(layers []*action.Node, files bool) func(action.Entry) bool {
 	places := map[string]int{}
 	made := map[string]bool{} // what lies at and below these is not known yet
 	for _, n := range layers {
 		if l, ok := n.Do.(*action.Layer); ok {
 			for _, e := range l.Entries {
 				places[e.Dest]++
-				made[e.Dest] = made[e.Dest] || e.From != nil
+				made[e.Dest] = made[e.Dest] || e.From != nil && !(files && isFile(e))
 			}
 		}
 	}
@@ -455,7 +460,7 @@ func (c *ruleContext) lockedGroups(layers []*action.Node) ([]*action.Node, error
 	locked := c.loader.workspace.Layers.Groups
 	members := map[string][]*action.Node{}
 	if len(locked) > 0 {
-		shared := sharedPlaces(layers)
+		shared := sharedPlaces(layers, false)
 		last := len(layers) - 1
 		for last >= 0 && !covers(layers[last]) {
 			last--
@@ -504,6 +509,86 @@ func (c *ruleContext) lockedGroups(layers []*action.Node) ([]*action.Node, error
 		out = append(out, g)
 	}
 	return out, nil
+}
+
+// mergeDeltas has layers that stand on bases share the one with what differs, so that an image does not grow by a layer for each component that changes: those
+// of sources one, and those of what actions make, which is larger, another. It stands behind the last of them. Layers whose order counts are left alone, and
+// so are those on either side of one of which nobody knows before it is made where it puts something.
+func (c *ruleContext) mergeDeltas(layers []*action.Node) ([]*action.Node, error) {
+	if !slices.ContainsFunc(layers, onBase) || len(layers) == 1 {
+		return layers, nil
+	}
+	shared := sharedPlaces(layers, true)
+	var out []*action.Node
+	merged := map[string]*action.Layer{}
+	merge := func(name string) error {
+		m := merged[name]
+		if delete(merged, name); m == nil {
+			return nil
+		}
+		for i := 2; c.declared[name]; i++ {
+			name = strings.TrimRight(name, " 0123456789") + fmt.Sprintf(" %d", i)
+		}
+		if !m.KeepFolders {
+			m.Shared = foldersOf(layers, m.Merges)
+		}
+		d, err := c.declare(name, m)
+		if err != nil {
+			return err
+		}
+		at := slices.Index(out, m.Merges[len(m.Merges)-1])
+		out = slices.Insert(out, at+1, d)
+		return nil
+	}
+	const sources, made = "deltas", "made deltas"
+	for _, n := range layers {
+		l, ok := n.Do.(*action.Layer)
+		if !ok || slices.ContainsFunc(l.Entries, func(e action.Entry) bool { return e.From != nil && !isFile(e) }) {
+			if err := errors.Join(merge(sources), merge(made)); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, n)
+		if !onBase(n) || slices.ContainsFunc(l.Entries, shared) {
+			continue
+		}
+		name := sources
+		if slices.ContainsFunc(l.Entries, isFile) {
+			name = made
+		}
+		m := merged[name]
+		if m == nil {
+			m = &action.Layer{Owner: l.Owner, KeepFolders: name == made}
+			merged[name] = m
+		}
+		if m.Owner == l.Owner {
+			m.Merges = append(m.Merges, n)
+		}
+	}
+	return out, errors.Join(merge(sources), merge(made))
+}
+
+// isFile tells whether an entry is one file that an action makes.
+func isFile(e action.Entry) bool { return e.From != nil && e.From.MakesFiles() && e.Path != "" }
+
+// foldersOf are the folders in which layers have something, but for some of them, as far as one knows, sorted.
+func foldersOf(layers, but []*action.Node) []string {
+	folders := map[string]bool{}
+	for _, n := range layers {
+		l, ok := n.Do.(*action.Layer)
+		if !ok || slices.Contains(but, n) {
+			continue
+		}
+		for _, e := range l.Entries {
+			for dir := path.Dir(e.Dest); dir != "." && !folders[dir]; dir = path.Dir(dir) {
+				folders[dir] = true
+			}
+			if e.Dir {
+				folders[e.Dest] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(folders))
 }
 
 // onBase tells whether a node packs what differs from a layer that was made before.

@@ -225,6 +225,113 @@ func PackOn(ctx context.Context, b image.Blobs, base *Listing, entries []Entry, 
 	return l, Delta, err
 }
 
+// A Stack is a layer and, where there is one, what [PackOn] made to lie on it.
+type Stack struct {
+	Bottom image.Layer
+	Delta  *image.Layer
+}
+
+// Merge packs the deltas of several stacks as one, to lie on all of their bottoms. The stacks have nothing in common but folders.
+//
+// A delta deletes a folder as a whole that its stack has no more. Where another stack has that folder, or it is among those that other layers share, what the bottom
+// had in it is deleted instead; with keepFolders that is so of every folder. list returns what a bottom holds.
+func Merge(ctx context.Context, b image.Blobs, stacks []Stack, shared []string, keepFolders bool, list func(image.Layer) (*Listing, error)) (image.Layer, error) {
+	deltas := make([]*Contents, len(stacks))
+	for i, s := range stacks {
+		if s.Delta == nil {
+			continue
+		}
+		c, err := Open(ctx, b.Content(), s.Delta.Descriptor)
+		if err != nil {
+			return image.Layer{}, err
+		}
+		defer c.Close()
+		deltas[i] = c
+	}
+	// others tells whether a stack but the i-th has a folder.
+	others := func(folder string) (bool, error) {
+		if keepFolders || slices.Contains(shared, folder) {
+			return true, nil
+		}
+		for i, s := range stacks {
+			if c := deltas[i]; c != nil {
+				if c.byName[folder] != nil {
+					return true, nil
+				}
+				if c.deletes(folder) {
+					continue // as does the one that asks
+				}
+			}
+			l, err := list(s.Bottom)
+			if err != nil {
+				return false, err
+			}
+			if _, ok := l.members[folder]; ok {
+				return true, nil
+			}
+		}
+		return false, nil
+	}
+	merged := map[string]*item{}
+	for i, c := range deltas {
+		if c == nil {
+			continue
+		}
+		for _, it := range c.items {
+			dir, file := path.Split(it.Name)
+			gone, ok := strings.CutPrefix(file, whiteoutPrefix)
+			if !ok {
+				merged[it.Name] = it
+				continue
+			}
+			base, err := list(stacks[i].Bottom)
+			if err != nil {
+				return image.Layer{}, err
+			}
+			var drop func(name string) error
+			drop = func(name string) error {
+				if base.members[name].kind == tar.TypeDir {
+					keep, err := others(name)
+					if err != nil {
+						return err
+					}
+					if keep {
+						for child := range base.members {
+							if strings.TrimSuffix(path.Dir(child), ".") == name {
+								if err := drop(child); err != nil {
+									return err
+								}
+							}
+						}
+						return nil
+					}
+				}
+				w := *it
+				dir, file := path.Split(name)
+				w.Name = dir + whiteoutPrefix + file
+				merged[w.Name] = &w
+				return nil
+			}
+			if err := drop(dir + gone); err != nil {
+				return image.Layer{}, err
+			}
+		}
+	}
+	items := slices.Collect(maps.Values(merged))
+	sortItems(items)
+	return write(ctx, b, items)
+}
+
+// deletes tells whether a delta has a whiteout for a folder, or one above it.
+func (c *Contents) deletes(folder string) bool {
+	for ; folder != "."; folder = path.Dir(folder) {
+		if c.byName[path.Join(path.Dir(folder), whiteoutPrefix+path.Base(folder))] != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // same tells whether a layer has what is to be packed. The item's digest is filled in where it was not known and only the bytes can tell.
 func (m member) same(it *item) (bool, error) {
 	if m.kind != it.Typeflag || m.mode != it.Mode || m.uid != it.Uid || m.gid != it.Gid || m.link != it.Linkname || m.size != it.Size {

@@ -155,6 +155,108 @@ func TestPackOnProperty(t *testing.T) {
 	})
 }
 
+// What several layers are with one delta for all is what each of them packed whole is, with folders that they share among themselves and with another layer.
+func TestMergeProperty(t *testing.T) {
+	b := blobtest.New(t)
+	opt := layer.Options{Owner: action.Owner{UID: 3, GID: 4}}
+	rapid.Check(t, func(rt *rapid.T) {
+		// Files, each of one layer: the last is not merged.
+		const layers = 4
+		part := rapid.SampledFrom([]string{"a", "b"})
+		owner := map[string]int{}
+		for range rapid.IntRange(4, 30).Draw(rt, "files") {
+			p := strings.Join(rapid.SliceOfN(part, 2, 4).Draw(rt, "path"), "/")
+			free := true
+			for q := range owner {
+				free = free && !strings.HasPrefix(q+"/", p+"/") && !strings.HasPrefix(p+"/", q+"/")
+			}
+			if free {
+				owner[p] = rapid.IntRange(0, layers-1).Draw(rt, "layer")
+			}
+		}
+		entries := func(i int, when string) []layer.Entry {
+			all := []layer.Entry{file(fmt.Sprintf("large/%d", i), strings.Repeat("x", 10000))}
+			for _, p := range slices.Sorted(maps.Keys(owner)) {
+				if owner[p] == i && rapid.Bool().Draw(rt, when+" "+p) {
+					all = append(all, file(p, rapid.SampledFrom([]string{"1", "22"}).Draw(rt, "text")))
+				}
+			}
+			return all
+		}
+		pack := func(e []layer.Entry) image.Layer {
+			l, err := layer.Pack(ctx, b, e, opt)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			return l
+		}
+		var whole, bottoms []image.Layer
+		var stacks []layer.Stack
+		for i := range layers - 1 {
+			bottom := pack(entries(i, "was"))
+			is := entries(i, "is")
+			listing, err := layer.List(ctx, b.Content(), bottom)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			s := layer.Stack{Bottom: bottom}
+			delta, how, err := layer.PackOn(ctx, b, listing, is, opt)
+			switch {
+			case err != nil:
+				rt.Fatal(err)
+			case how == layer.Delta:
+				s.Delta = &delta
+			case how == layer.Whole:
+				s.Bottom = delta
+			}
+			stacks = append(stacks, s)
+			bottoms = append(bottoms, s.Bottom)
+			whole = append(whole, pack(is))
+		}
+		other := entries(layers-1, "is")
+		folders := map[string]bool{}
+		for _, e := range other {
+			for dir := path.Dir(e.Path); dir != "."; dir = path.Dir(dir) {
+				folders[dir] = true
+			}
+		}
+		keepFolders := rapid.Bool().Draw(rt, "keep folders")
+		if keepFolders {
+			clear(folders) // nobody knows them
+		}
+		merged, err := layer.Merge(ctx, b, stacks, slices.Sorted(maps.Keys(folders)), keepFolders, func(l image.Layer) (*layer.Listing, error) {
+			return layer.List(ctx, b.Content(), l)
+		})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		names := map[string]bool{}
+		err = layer.Walk(ctx, b.Content(), merged.Descriptor, func(h *tar.Header, _ io.Reader) error {
+			dir, file := path.Split(strings.TrimSuffix(h.Name, "/"))
+			names[dir+file] = true
+			if names[dir+".wh."+file] {
+				return fmt.Errorf("%s is deleted, and there", h.Name)
+			}
+			return nil
+		})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		want := flatten(rt, b, append(whole, pack(other))...)
+		for _, all := range [][]image.Layer{slices.Concat([]image.Layer{pack(other)}, bottoms, []image.Layer{merged}), slices.Concat(bottoms, []image.Layer{merged, pack(other)})} {
+			got := flatten(rt, b, all...)
+			if keepFolders {
+				maps.DeleteFunc(got, func(name, text string) bool {
+					return want[name] == "" && strings.HasPrefix(text, string(rune(tar.TypeDir)))
+				})
+			}
+			if d := cmp.Diff(want, got); d != "" {
+				rt.Fatalf("packed whole and merged (-whole +merged):\n%s", d)
+			}
+		}
+	})
+}
+
 // size is how many bytes the files of a layer have.
 func size(t tb, b image.Blobs, l image.Layer) (n int64) {
 	t.Helper()
