@@ -22,6 +22,7 @@ import (
 	"github.com/mwbuild/mwbuild/graph"
 	"github.com/mwbuild/mwbuild/graph/action"
 	"github.com/mwbuild/mwbuild/graph/label"
+	"github.com/mwbuild/mwbuild/internal/workspace"
 	"github.com/mwbuild/mwbuild/starlark/load"
 )
 
@@ -38,6 +39,7 @@ const (
 	smallestBase = 64 << 10                // bytes of the blob: below, the whole layer is as quick as a delta
 	mostLayers   = image.MaxLayers * 4 / 5 // of an image, so that there is room for two more with what differs from bases, and for components that come
 	groupSize    = 8 << 20                 // bytes that a group has at most
+	commitsRead  = 1000                    // of the history, to see what changes often
 	mostDeltas   = 2                       // layers that hold what differs from the bases of an image
 )
 
@@ -51,7 +53,7 @@ func (a *app) layersCommand() *cobra.Command {
 	p := &cobra.Command{
 		Use:   "plan [FLAGS] [TARGET…]",
 		Short: "Take layers as they are now for bases of what comes",
-		Long: `Build images whole, by default all of //..., and write layers.lock: which small layers are packed together, until an image has at most 80, and the large ones,
+		Long: `Build images whole, by default all of //..., and write layers.lock: which layers are packed together, those first that the latest 1000 commits changed least often, until an image has at most 80, and the large ones,
 each by digest, as bases. From then on a build packs what differs from its base into a small layer on top, so that a change of one line moves a few kilobytes; the layers of an image share two of these, one
 for sources and one for what is made of them, and it does not grow with each component that changes.
 
@@ -125,7 +127,11 @@ func (a *app) planLayers(ctx context.Context, f layersFlags, args []string) (err
 	if err != nil {
 		return err
 	}
-	is := load.Layers{Groups: chooseGroups(images, old.Groups)}
+	history, err := workspace.History(ctx, o.root, commitsRead)
+	if err != nil {
+		return err
+	}
+	is := load.Layers{Groups: chooseGroups(images, old.Groups, changes(images, history))}
 	images, loader, err := o.buildImages(ctx, patterns, f, is)
 	if err != nil {
 		return err
@@ -235,9 +241,49 @@ func (o *opened) buildImages(ctx context.Context, patterns []label.Pattern, f la
 	return images, loader, nil
 }
 
-// chooseGroups says what to pack together: the smallest layers of sources of images with many layers, in groups of some megabytes. What was together stays together, so that
-// bases of groups do not change with each component that comes.
-func chooseGroups(images []builtImage, old map[string]string) map[string]string {
+// changes counts by layer how many commits changed what it packs.
+func changes(images []builtImage, history [][]string) map[string]int {
+	packs := map[string][]string{} // layers, by file
+	for _, im := range images {
+		for _, n := range im.do.Layers {
+			if do, ok := n.Do.(*action.Layer); ok {
+				for _, e := range do.Entries {
+					if e.File != "" && !slices.Contains(packs[e.File], n.ID()) {
+						packs[e.File] = append(packs[e.File], n.ID())
+					}
+				}
+			}
+		}
+	}
+	files := slices.Sorted(maps.Keys(packs))
+	counts := map[string]int{}
+	for _, paths := range history {
+		touched := map[string]bool{}
+		for _, p := range paths {
+			// A path may be a submodule, and stand for all that it holds.
+			first, _ := slices.BinarySearch(files, p)
+			for _, f := range files[first:] {
+				if f != p && !strings.HasPrefix(f, p+"/") {
+					if strings.HasPrefix(f, p) {
+						continue // as a.b is between a and a/b
+					}
+					break
+				}
+				for _, id := range packs[f] {
+					touched[id] = true
+				}
+			}
+		}
+		for id := range touched {
+			counts[id]++
+		}
+	}
+	return counts
+}
+
+// chooseGroups says what to pack together: layers of sources of images with many layers, in groups of some megabytes, those first that change least often, and of these the
+// smallest. What was together stays together, so that bases of groups do not change with each component that comes.
+func chooseGroups(images []builtImage, old map[string]string, changes map[string]int) map[string]string {
 	groups := map[string]string{}
 	sizes := map[string]int64{} // of groups
 	for _, im := range images {
@@ -270,7 +316,9 @@ func chooseGroups(images []builtImage, old map[string]string) map[string]string 
 		for _, n := range here {
 			layers -= n - 1
 		}
-		slices.SortFunc(all, func(a, b small) int { return cmp.Or(cmp.Compare(a.size, b.size), strings.Compare(a.id, b.id)) })
+		slices.SortFunc(all, func(a, b small) int {
+			return cmp.Or(cmp.Compare(changes[a.id], changes[b.id]), cmp.Compare(a.size, b.size), strings.Compare(a.id, b.id))
+		})
 		for _, s := range all {
 			if layers <= mostLayers {
 				break
