@@ -45,6 +45,8 @@ everything is there, and never mean an image of which something is missing. In a
 What is there is not sent: twice the same is no action and no upload. It may be ended at any time and run again, so a periodic job is this command alone. Another
 mwbuild in the workspace is waited for, or with --no-wait an error.
 
+With several platforms, as --platform=linux/amd64,linux/arm64, each target is built for all of them, and its tags mean an index of these images.
+
 Nothing that is made of an embargoed target goes to a registry that is public.`,
 		Example: `  mwbuild publish //... --tag wmf/1.47.0-wmf.5
   mwbuild publish //:wiki --registry public --tag latest --tag 1.47 --output=json`,
@@ -73,11 +75,8 @@ Nothing that is made of an embargoed target goes to a registry that is public.`,
 // publishReport is what publish prints as JSON. Its names stay.
 type publishReport struct {
 	Images  []published `json:"images"`
-	Actions struct {
-		build.Count
-		Kinds map[string]build.Count `json:"kinds"`
-	} `json:"actions"`
-	Engine struct {
+	Actions counts      `json:"actions"`
+	Engine  struct {
 		Used bool `json:"used"`
 	} `json:"engine"`
 	Errors []string `json:"errors,omitempty"`
@@ -94,6 +93,8 @@ type published struct {
 	Mounted    int      `json:"mounted"`
 	Existing   int      `json:"existing"`
 	Bytes      int64    `json:"bytes"` // of what was uploaded
+	// Platforms are those of an index.
+	Platforms []platformImage `json:"platforms,omitempty"`
 
 	image image.Image
 	id    graph.ID
@@ -130,6 +131,12 @@ func (a *app) publish(ctx context.Context, f publishFlags, args []string) (err e
 		return err
 	}
 	defer unlock()
+	if all, err := platformsOf(a.config.Platform); err != nil || len(all) > 1 {
+		if err == nil {
+			err = o.publishPlatforms(ctx, patterns, all, tags, f)
+		}
+		return err
+	}
 	command := "publish\x00" + f.registry + "\x00" + o.buildCommandLine(patterns, false)
 	if a.handed.none() {
 		if done, err := o.publishRecalled(ctx, command, tags, f); done || err != nil {
@@ -235,7 +242,9 @@ func (o *opened) publishAll(ctx context.Context, all []*published, tags []string
 		err = errReported
 		all = nil
 	}
-	return res, errors.Join(err, a.printPublished(f, all, res, used))
+	counts := newCounts()
+	counts.add(res)
+	return res, errors.Join(err, a.printPublished(f, all, counts, res.Errors, used))
 }
 
 // chosenRegistry is the registry of that name, or the first.
@@ -324,22 +333,27 @@ func (a *app) carry(ctx context.Context, b *build.Builder, res *build.Result, al
 		})
 	}
 	if err == nil {
-		err = each(ctx, all, func(ctx context.Context, to *published) error {
-			for _, tag := range tags {
-				moved, err := p.Tag(ctx, to.image, to.Repository, tag)
-				if err != nil {
-					return err
-				}
-				to.Tags = append(to.Tags, tag)
-				if moved {
-					to.Moved = append(to.Moved, tag)
-				}
-			}
-			return nil
-		})
+		err = tagAll(ctx, p, all, tags)
 	}
 	task.Done(err)
 	return err
+}
+
+// tagAll lets tags mean what is in its repository.
+func tagAll(ctx context.Context, p *transport.Pusher, all []*published, tags []string) error {
+	return each(ctx, all, func(ctx context.Context, to *published) error {
+		for _, tag := range tags {
+			moved, err := p.Tag(ctx, to.image, to.Repository, tag)
+			if err != nil {
+				return err
+			}
+			to.Tags = append(to.Tags, tag)
+			if moved {
+				to.Moved = append(to.Moved, tag)
+			}
+		}
+		return nil
+	})
 }
 
 // each does something for all images, several at once, even where it fails for some.
@@ -363,11 +377,29 @@ func each(ctx context.Context, all []*published, do func(context.Context, *publi
 	return errors.Join(errs...)
 }
 
-func (a *app) printPublished(f publishFlags, all []*published, res *build.Result, engine bool) error {
-	r := publishReport{Images: []published{}}
-	r.Actions.Count, r.Actions.Kinds = res.Counts()
+// counts are of the actions of one build or several.
+type counts struct {
+	build.Count
+	Kinds map[string]build.Count `json:"kinds"`
+}
+
+func newCounts() *counts { return &counts{Kinds: map[string]build.Count{}} }
+
+func (c *counts) add(res *build.Result) {
+	sum := func(a, b build.Count) build.Count {
+		return build.Count{Total: a.Total + b.Total, Executed: a.Executed + b.Executed, Cached: a.Cached + b.Cached}
+	}
+	all, kinds := res.Counts()
+	c.Count = sum(c.Count, all)
+	for title, n := range kinds {
+		c.Kinds[title] = sum(c.Kinds[title], n)
+	}
+}
+
+func (a *app) printPublished(f publishFlags, all []*published, actions *counts, errs []error, engine bool) error {
+	r := publishReport{Images: []published{}, Actions: *actions}
 	r.Engine.Used = engine
-	for _, e := range res.Errors {
+	for _, e := range errs {
 		r.Errors = append(r.Errors, e.Error())
 	}
 	var bytes int64

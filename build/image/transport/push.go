@@ -184,6 +184,22 @@ func (p *Pusher) Upload(ctx context.Context, img image.Image, repository, previo
 	return st, nil
 }
 
+// Manifest puts a manifest of the store, such as an index, into a repository that has all it names, under its digest and no tag.
+func (p *Pusher) Manifest(ctx context.Context, d ocispecs.Descriptor, repository string) error {
+	to, err := name.NewDigest(repository + "@" + d.Digest.String())
+	if err != nil {
+		return fmt.Errorf("push %s@%s: %w", repository, d.Digest, err)
+	}
+	text, err := image.ReadJSON(ctx, p.b.Content(), d)
+	if err == nil {
+		err = p.remote.Push(ctx, to, rawManifest{text, types.MediaType(d.MediaType)})
+	}
+	if err != nil {
+		return fmt.Errorf("push %s: %w", to, denied(err))
+	}
+	return nil
+}
+
 // Tag lets a tag of a repository mean an image that was uploaded there, and tells whether it meant another before, or nothing.
 func (p *Pusher) Tag(ctx context.Context, img image.Image, repository, tag string) (moved bool, err error) {
 	to, err := name.NewTag(repository + ":" + tag)
