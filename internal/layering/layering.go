@@ -71,6 +71,7 @@ var table = map[string]row{
 	"rules/l10n/php":                {modules: []string{}},
 	"rules/l10n/plural":             {modules: []string{}},
 	"rules/l10n/inspect":            {reach: []string{badgerLib, buildkitLib, starlarkLib}},
+	"build/attest":                  {modules: []string{}, reach: []string{badgerLib, buildkitLib, starlarkLib}},
 	"build/affected":                {reach: []string{"cache", badgerLib, buildkitLib}, direct: []string{starlarkLib}},
 	"build/snapshot":                {reach: []string{"cache", "starlark", badgerLib, buildkitLib, starlarkLib}},
 	"build/uptodate":                {reach: []string{"cache", "starlark", badgerLib, buildkitLib, starlarkLib}},
