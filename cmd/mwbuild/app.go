@@ -98,7 +98,7 @@ What starts with //, :, -// or ... is a target and means build:
 	f.StringVar(&a.config.Name, "config", "", "configuration to use: the `name` of a configuration() in WORKSPACE")
 	f.StringVar(&a.config.Platform, "platform", "", "`os/arch` to build for, in place of what the configuration or image_defaults() in WORKSPACE says")
 	f.StringArrayVar(&a.config.Define, "define", nil, "`NAME=VALUE` of a define() in WORKSPACE, for select(); may be repeated, and the last value of a name counts")
-	root.AddCommand(a.buildCommand(), a.testCommand(), a.publishCommand(), a.runCommand(), a.explainCommand(), a.affectedCommand(), a.queryCommand(), a.aqueryCommand(), a.ownersCommand(), a.llbCommand(), a.logCommand(), a.lockCommand(), a.layersCommand(), a.infoCommand(), a.cleanCommand(), a.genCommand(), a.fmtCommand(), a.lintCommand(), a.l10nCommand(), a.versionCommand(), a.engineCommand(), a.imageTestCommand(), a.containerCommand())
+	root.AddCommand(a.buildCommand(), a.testCommand(), a.publishCommand(), a.sbomCommand(), a.runCommand(), a.explainCommand(), a.affectedCommand(), a.queryCommand(), a.aqueryCommand(), a.ownersCommand(), a.llbCommand(), a.logCommand(), a.lockCommand(), a.layersCommand(), a.infoCommand(), a.cleanCommand(), a.genCommand(), a.fmtCommand(), a.lintCommand(), a.l10nCommand(), a.versionCommand(), a.engineCommand(), a.imageTestCommand(), a.containerCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	return root

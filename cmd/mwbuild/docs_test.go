@@ -62,7 +62,7 @@ func TestWorkspaceExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	want.Name, want.Defines = "mediawiki", map[string]string{"debug": "off"}
-	want.Registries = []load.Registry{{Name: "private", Repository: "registry.example/mediawiki/{target}"}, {Name: "public", Repository: "public.example/{path}", Public: true}}
+	want.Registries = []load.Registry{{Name: "private", Repository: "registry.example/mediawiki/{target}", Attest: true}, {Name: "public", Repository: "public.example/{path}", Public: true}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("WORKSPACE.example does not show the defaults (-defaults +example):\n%s", diff)
 	}

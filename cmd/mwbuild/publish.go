@@ -31,11 +31,13 @@ type publishFlags struct {
 	noWait   bool
 	jobs     int
 	output   string
+	attest   *bool // nil is what the registry says
 }
 
 func (a *app) publishCommand() *cobra.Command {
 	var f publishFlags
 	var verify string
+	var attest bool
 	c := &cobra.Command{
 		Use:   "publish [FLAGS] TARGET…",
 		Short: "Build images and push them to the workspace's registry",
@@ -46,6 +48,8 @@ What is there is not sent: twice the same is no action and no upload. It may be 
 mwbuild in the workspace is waited for, or with --no-wait an error.
 
 With several platforms, as --platform=linux/amd64,linux/arm64, each target is built for all of them, and its tags mean an index of these images.
+
+With attest = True in registry(), or --attest, each image has its bill of materials (SPDX) and its provenance (SLSA) beside it before a tag means it.
 
 Nothing that is made of an embargoed target goes to a registry that is public.`,
 		Example: `  mwbuild publish //... --tag wmf/1.47.0-wmf.5
@@ -58,12 +62,16 @@ Nothing that is made of an embargoed target goes to a registry that is public.`,
 				return usagef("--verify=%s: want deep", verify)
 			}
 			f.deep = verify == "deep"
+			if cmd.Flags().Changed("attest") {
+				f.attest = &attest
+			}
 			return a.publish(cmd.Context(), f, args)
 		},
 	}
 	fl := c.Flags()
 	fl.StringArrayVar(&f.tags, "tag", nil, "`tag` that is to mean the images; may be repeated; without one they are pushed by digest alone")
 	fl.StringVar(&f.registry, "registry", "", "`name` of a registry() of WORKSPACE; the first by default")
+	fl.BoolVar(&attest, "attest", false, "put what images are made of, and how, beside them; --attest=false puts nothing, whatever registry() says")
 	fl.StringVar(&verify, "verify", "", "deep asks the registry for every blob, even where its manifests say that it is there")
 	fl.BoolVar(&f.noWait, "no-wait", false, "fail at once if another mwbuild works in this workspace")
 	fl.IntVarP(&f.jobs, "jobs", "j", 0, "how many actions run, and blobs are sent, at once")
@@ -95,6 +103,8 @@ type published struct {
 	Bytes      int64    `json:"bytes"` // of what was uploaded
 	// Platforms are those of an index.
 	Platforms []platformImage `json:"platforms,omitempty"`
+	// Attestations are those that were asked for: none where all tags meant the image already.
+	Attestations []attestation `json:"attestations,omitempty"`
 
 	image image.Image
 	id    graph.ID
@@ -137,25 +147,36 @@ func (a *app) publish(ctx context.Context, f publishFlags, args []string) (err e
 		}
 		return err
 	}
-	command := "publish\x00" + f.registry + "\x00" + o.buildCommandLine(patterns, false)
+	attests := ""
+	if f.attest != nil {
+		attests = fmt.Sprint(*f.attest)
+	}
+	command := "publish\x00" + attests + "\x00" + f.registry + "\x00" + o.buildCommandLine(patterns, false)
 	if a.handed.none() {
 		if done, err := o.publishRecalled(ctx, command, tags, f); done || err != nil {
 			return err
 		}
 	}
-	targets, all, err := o.publication(ctx, patterns, f)
+	p, err := o.publication(ctx, patterns, f)
 	if err != nil {
 		return err
 	}
-	res, err := o.publishAll(ctx, all, tags, f, func(b *build.Builder) (*build.Result, error) { return b.Build(ctx, targets) })
-	if err == nil && a.handed.none() {
+	res, err := o.publishAll(ctx, p.all, p.attester, tags, f, func(b *build.Builder) (*build.Result, error) { return b.Build(ctx, p.targets) })
+	if err == nil && a.handed.none() && p.attester == nil {
 		var repositories []string
-		for _, p := range all {
+		for _, p := range p.all {
 			repositories = append(repositories, p.Repository)
 		}
-		o.keepSnapshot(command, repositories, targets, res)
+		o.keepSnapshot(command, repositories, p.targets, res)
 	}
 	return err
+}
+
+// A publication is what is to be published.
+type publication struct {
+	targets  []*graph.Target
+	all      []*published
+	attester *attester // nil if nothing is to be said about the images
 }
 
 // publishRecalled publishes what a snapshot holds, where there is one that still tells, and tells whether it did.
@@ -169,7 +190,7 @@ func (o *opened) publishRecalled(ctx context.Context, command string, tags []str
 	for i, repository := range repositories {
 		all = append(all, toPublish(r.Targets[i], repository))
 	}
-	res, err := o.publishAll(ctx, all, tags, f, func(b *build.Builder) (*build.Result, error) { return b.BuildRecalled(ctx, r) })
+	res, err := o.publishAll(ctx, all, nil, tags, f, func(b *build.Builder) (*build.Result, error) { return b.BuildRecalled(ctx, r) })
 	if errors.Is(err, plan.ErrForgotten) {
 		return false, nil
 	}
@@ -180,39 +201,45 @@ func (o *opened) publishRecalled(ctx context.Context, command string, tags []str
 }
 
 // publication loads the images that patterns match, and finds where each goes.
-func (o *opened) publication(ctx context.Context, patterns []label.Pattern, f publishFlags) ([]*graph.Target, []*published, error) {
+func (o *opened) publication(ctx context.Context, patterns []label.Pattern, f publishFlags) (*publication, error) {
 	loader, errs := o.loader()
 	if len(errs) > 0 {
-		return nil, nil, o.reported(errs)
+		return nil, o.reported(errs)
 	}
 	registry, err := chosenRegistry(loader.Workspace().Registries, f.registry)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	loaded, errs := loader.Load(ctx, patterns)
 	if ctx.Err() != nil {
-		return nil, nil, ctx.Err()
+		return nil, ctx.Err()
 	}
 	if len(errs) > 0 {
-		return nil, nil, o.reported(errs)
+		return nil, o.reported(errs)
 	}
 	o.app.warnOfBuildArgs(loader)
 	targets := slices.DeleteFunc(withoutTests(loaded.Targets), func(t *graph.Target) bool { return !makesImage(t) })
 	if len(targets) == 0 {
-		return nil, nil, usagef("no image matches: publish takes targets such as //:wiki and //extensions/Cite:image")
+		return nil, usagef("no image matches: publish takes targets such as //:wiki and //extensions/Cite:image")
 	}
 	if errs := embargo(loader, loaded.Graph, targets, registry); len(errs) > 0 {
-		return nil, nil, o.reported(errs)
+		return nil, o.reported(errs)
 	}
 	all, errs := places(targets, registry)
 	if len(errs) > 0 {
-		return nil, nil, o.reported(errs)
+		return nil, o.reported(errs)
 	}
-	return targets, all, nil
+	var at *attester
+	if f.attest == nil && registry.Attest || f.attest != nil && *f.attest {
+		if at, err = o.attester(loader, loaded.Graph); err != nil {
+			return nil, err
+		}
+	}
+	return &publication{targets, all, at}, nil
 }
 
 // publishAll builds, pushes, and says what came of it.
-func (o *opened) publishAll(ctx context.Context, all []*published, tags []string, f publishFlags, buildWith func(*build.Builder) (*build.Result, error)) (res *build.Result, err error) {
+func (o *opened) publishAll(ctx context.Context, all []*published, at *attester, tags []string, f publishFlags, buildWith func(*build.Builder) (*build.Result, error)) (res *build.Result, err error) {
 	a := o.app
 	b, closeBuilder, err := o.builder(f.jobs, false)
 	if err != nil {
@@ -224,7 +251,7 @@ func (o *opened) publishAll(ctx context.Context, all []*published, tags []string
 		if err != nil || len(res.Errors) > 0 {
 			return res, err
 		}
-		return res, a.carry(ctx, b, res, all, tags, f)
+		return res, a.carry(ctx, b, res, all, tags, f, at)
 	}
 	res, err = a.healing(ctx, b, work)
 	used := b.Engine.Used()
@@ -298,19 +325,27 @@ func toPublish(t *graph.Target, repository string) *published {
 	return &published{Label: t.Label.String(), Repository: repository, Tags: []string{}, Moved: []string{}, id: t.ID}
 }
 
-// carry pushes images by digest, all of them, and then lets tags mean them.
-func (a *app) carry(ctx context.Context, b *build.Builder, res *build.Result, all []*published, tags []string, f publishFlags) error {
+// imagesOf are the images that a build made, by target.
+func imagesOf(res *build.Result) map[graph.ID]*image.Image {
 	images := map[graph.ID]*image.Image{}
-	var total int64
 	for _, t := range res.Targets {
 		for _, r := range t.Outputs {
 			if r.Image != nil {
 				images[t.Target.ID] = r.Image
-				total += r.Image.Config.Size
-				for _, l := range r.Image.Layers {
-					total += l.Descriptor.Size
-				}
 			}
+		}
+	}
+	return images
+}
+
+// carry pushes images by digest, all of them, then with at the documents about them, and then lets tags mean them.
+func (a *app) carry(ctx context.Context, b *build.Builder, res *build.Result, all []*published, tags []string, f publishFlags, at *attester) error {
+	images := imagesOf(res)
+	var total int64
+	for _, im := range images {
+		total += im.Config.Size
+		for _, l := range im.Layers {
+			total += l.Descriptor.Size
 		}
 	}
 	task := b.Display.Task("push " + plural(len(all), "image"))
@@ -331,6 +366,9 @@ func (a *app) carry(ctx context.Context, b *build.Builder, res *build.Result, al
 			to.Digest, to.Uploaded, to.Mounted, to.Existing, to.Bytes = to.image.Manifest.Digest.String(), st.Uploaded, st.Mounted, st.Existing, st.Bytes
 			return err
 		})
+	}
+	if err == nil && at != nil {
+		err = each(ctx, all, func(ctx context.Context, to *published) error { return at.attach(ctx, p, to, tags, f.deep) })
 	}
 	if err == nil {
 		err = tagAll(ctx, p, all, tags)
@@ -403,11 +441,16 @@ func (a *app) printPublished(f publishFlags, all []*published, actions *counts, 
 		r.Errors = append(r.Errors, e.Error())
 	}
 	var bytes int64
-	uploaded := 0
+	uploaded, attached := 0, 0
 	for _, p := range all {
 		r.Images = append(r.Images, *p)
 		bytes += p.Bytes
 		uploaded += p.Uploaded
+		for _, at := range p.Attestations {
+			if at.Uploaded {
+				attached++
+			}
+		}
 	}
 	if f.output == "json" {
 		return a.printJSON(r)
@@ -427,7 +470,11 @@ func (a *app) printPublished(f publishFlags, all []*published, actions *counts, 
 		}
 	}
 	if len(all) > 0 {
-		a.note("%s, %d of %s executed, %s uploaded (%d bytes)", plural(len(all), "image"), r.Actions.Executed, plural(r.Actions.Total, "action"), plural(uploaded, "blob"), bytes)
+		documents := ""
+		if attached > 0 {
+			documents = ", " + plural(attached, "document") + " attached"
+		}
+		a.note("%s, %d of %s executed, %s uploaded (%d bytes)%s", plural(len(all), "image"), r.Actions.Executed, plural(r.Actions.Total, "action"), plural(uploaded, "blob"), bytes, documents)
 	}
 	return nil
 }

@@ -51,16 +51,16 @@ func (o *opened) publishPlatforms(ctx context.Context, patterns []label.Pattern,
 	counts := newCounts()
 	for _, platform := range all {
 		a.config.Platform = platform
-		targets, here, err := o.publication(ctx, patterns, f)
+		p, err := o.publication(ctx, patterns, f)
 		if err != nil {
 			return err
 		}
 		res, err := a.healing(ctx, b, func() (*build.Result, error) {
-			res, err := b.Build(ctx, targets)
+			res, err := b.Build(ctx, p.targets)
 			if err != nil || len(res.Errors) > 0 {
 				return res, err
 			}
-			return res, a.carry(ctx, b, res, here, nil, f)
+			return res, a.carry(ctx, b, res, p.all, nil, f, p.attester)
 		})
 		if err == nil && len(res.Errors) > 0 {
 			sum.Errors = append(sum.Errors, res.Errors...)
@@ -70,7 +70,7 @@ func (o *opened) publishPlatforms(ctx context.Context, patterns []label.Pattern,
 			return errors.Join(ctx.Err(), err)
 		}
 		counts.add(res)
-		for _, p := range here {
+		for _, p := range p.all {
 			to := indices[p.Repository]
 			if to == nil {
 				to = toPublish(res.Targets[0].Target, p.Repository)
@@ -82,6 +82,7 @@ func (o *opened) publishPlatforms(ctx context.Context, patterns []label.Pattern,
 				return err
 			}
 			parts[p.Repository] = append(parts[p.Repository], part)
+			to.Attestations = append(to.Attestations, p.Attestations...)
 			to.Platforms = append(to.Platforms, platformImage{platforms.Format(*part.Platform), p.Digest})
 			to.Uploaded, to.Mounted, to.Existing, to.Bytes = to.Uploaded+p.Uploaded, to.Mounted+p.Mounted, to.Existing+p.Existing, to.Bytes+p.Bytes
 		}

@@ -2,17 +2,21 @@ package main
 
 import (
 	"flag"
+	"fmt"
 	"io"
 	"io/fs"
 	"log"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/mwbuild/mwbuild/internal/aptrepo"
@@ -34,7 +38,7 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"appendline": appendLine, "touchall": touchAll, "samelines": compareLines(true), "difflines": compareLines(false),
 			"holdlock": holdLock, "releaselock": releaseLock, "waitfor": waitFor, "readonly": readOnly, "unprivileged": unprivileged,
-			"debianarchive": debianArchive, "startregistry": startRegistry,
+			"debianarchive": debianArchive, "startregistry": startRegistry, "documents": documents,
 		},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir+"/.home")
@@ -111,9 +115,44 @@ func debianArchive(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(dir+".gpg", key.Public(), 0o644))
 }
 
-// startRegistry VARIABLE starts an empty registry, and puts where it listens into the environment.
+// startRegistry VARIABLE [referrers] starts an empty registry, and puts where it listens into the environment. With referrers it has the API for them.
 func startRegistry(ts *testscript.TestScript, _ bool, args []string) {
-	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(len(args) > 1)))
 	ts.Defer(server.Close)
 	ts.Setenv(args[0], strings.TrimPrefix(server.URL, "http://"))
+}
+
+// documents IMAGE DIR asks a registry, as any client can, what refers to an image. DIR/list gets a line of it each: the type, and the file that it becomes in DIR.
+func documents(ts *testscript.TestScript, _ bool, args []string) {
+	ref, err := name.ParseReference(args[0])
+	ts.Check(err)
+	subject, err := remote.Head(ref)
+	ts.Check(err)
+	index, err := remote.Referrers(ref.Context().Digest(subject.Digest.String()))
+	ts.Check(err)
+	manifest, err := index.IndexManifest()
+	ts.Check(err)
+	dir := ts.MkAbs(args[1])
+	ts.Check(os.MkdirAll(dir, 0o755))
+	var lines []string
+	for _, d := range manifest.Manifests {
+		im, err := remote.Image(ref.Context().Digest(d.Digest.String()))
+		ts.Check(err)
+		m, err := im.Manifest()
+		ts.Check(err)
+		if m.Subject.Digest != subject.Digest {
+			ts.Fatalf("%s refers to %s", d.Digest, m.Subject.Digest)
+		}
+		layers, err := im.Layers()
+		ts.Check(err)
+		text, err := layers[0].Compressed()
+		ts.Check(err)
+		b, err := io.ReadAll(text)
+		ts.Check(err)
+		file := m.Layers[0].Annotations["org.opencontainers.image.title"]
+		ts.Check(os.WriteFile(filepath.Join(dir, file), b, 0o644))
+		lines = append(lines, fmt.Sprintf("%s %s\n", m.Layers[0].MediaType, file))
+	}
+	slices.Sort(lines)
+	ts.Check(os.WriteFile(filepath.Join(dir, "list"), []byte(strings.Join(lines, "")), 0o644))
 }

@@ -15,6 +15,7 @@ type Registry struct {
 	Name       string // "" for the only one
 	Repository string // with {target} and {path} for what differs by target
 	Public     bool   // whoever likes can read it: nothing that is embargoed goes there
+	Attest     bool   // images get their bill of materials and their provenance beside them
 }
 
 // For returns the repository of a target: {path} stands for its package and name in lower case, without a name that is "image" or that of the folder, and
@@ -50,7 +51,7 @@ var (
 // declareRegistry is registry() of WORKSPACE.
 func declareRegistry(b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple, all []Registry) ([]Registry, error) {
 	var r Registry
-	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "repository", &r.Repository, "name?", &r.Name, "public?", &r.Public); err != nil {
+	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "repository", &r.Repository, "name?", &r.Name, "public?", &r.Public, "attest?", &r.Attest); err != nil {
 		return all, err
 	}
 	if r.Name != "" && !configPattern.MatchString(r.Name) {
