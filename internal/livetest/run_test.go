@@ -285,6 +285,8 @@ func TestRunWiki(t *testing.T) {
 		w.stop()
 	})
 
+	t.Run("containerd", func(t *testing.T) { testContainerd(t, p) })
+
 	t.Run("tests", func(t *testing.T) {
 		all := map[string]string{"//site:pages_test": "PASSED"}
 		for _, l := range p.addLint() {
