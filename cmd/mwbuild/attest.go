@@ -17,6 +17,7 @@ import (
 	"time"
 
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/mwbuild/mwbuild/build/attest"
 	"github.com/mwbuild/mwbuild/build/image"
@@ -127,21 +128,21 @@ func (a *attester) documents(ctx context.Context, id graph.ID, im image.Image, r
 		}
 	}
 	v := cmp.Or(version(), "development")
-	bill, err := a.bill(ctx, t, made, im, repository)
-	if err != nil {
-		return nil, fmt.Errorf("bill of materials: %w", err)
-	}
-	bill.Version = v
-	spdx, err := bill.SPDX()
-	if err != nil {
-		return nil, err
-	}
 	b, err := a.build(ctx, t, made)
 	if err != nil {
 		return nil, fmt.Errorf("provenance: %w", err)
 	}
 	b.Image, b.Digest, b.Version = cmp.Or(repository, t.Label.String()), im.Manifest.Digest.Encoded(), v
 	slsa, err := b.Statement()
+	if err != nil {
+		return nil, err
+	}
+	bill, err := a.bill(ctx, t, made, im, repository)
+	if err != nil {
+		return nil, fmt.Errorf("bill of materials: %w", err)
+	}
+	bill.Version = v
+	spdx, err := bill.SPDX()
 	return map[string][]byte{"spdx": spdx, "slsa": slsa}, err
 }
 
@@ -550,6 +551,17 @@ func (a *attester) build(ctx context.Context, t *graph.Target, made *action.Node
 		}
 		sum := sha256.Sum256(text)
 		b.Files = append(b.Files, attest.File{Path: f, SHA256: hex.EncodeToString(sum[:])})
+	}
+	var g errgroup.Group // there may be hundreds of submodules
+	g.SetLimit(8)
+	for c := range checkouts {
+		g.Go(func() error {
+			_, err := a.source(ctx, c)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
 	}
 	for c := range checkouts {
 		src, err := a.source(ctx, c)

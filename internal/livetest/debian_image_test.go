@@ -107,6 +107,19 @@ func TestDebianImage(t *testing.T) {
 	first := p.build("//...")
 	want := first.digests()
 
+	t.Run("bill of materials", func(t *testing.T) {
+		doc := p.sbom("//:app")
+		lock := p.locked("debian.lock.json")
+		if got := purls(doc, "pkg:deb/debian/"); len(got) != len(lock) {
+			t.Errorf("%d packages of Debian, and the lock has %d: %q", len(got), len(lock), got)
+		}
+		for _, is := range doc.Packages {
+			if l, ok := lock[is.PackageName]; ok && (l.Version != is.PackageVersion || len(is.PackageChecksums) != 1 || is.PackageChecksums[0].Value != l.SHA256) {
+				t.Errorf("%+v, and the lock has %+v", is, l)
+			}
+		}
+	})
+
 	t.Run("served", func(t *testing.T) { testServer(t, p, port, "8.2") })
 
 	t.Run("equal", func(t *testing.T) {

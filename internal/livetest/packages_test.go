@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -212,6 +213,9 @@ echo Our\Greeter::greet();
 	p.write("app/composer.lock", lock)
 	first := p.build("//app:vendor")
 	p.build("//app:vendor").wantActions(t, 0, false)
+	if got := purls(p.sbom("//app:image"), "pkg:composer/"); !slices.Equal(got, []string{"pkg:composer/our/greeter@1.0.0", "pkg:composer/our/words@2.1.0"}) {
+		t.Errorf("the bill of materials has %q", got)
+	}
 	if again := p.freshCache().build("//app:vendor"); again.digest(t, "//app:vendor") != first.digest(t, "//app:vendor") {
 		t.Errorf("the same lock gave %v and %v", first.digests(), again.digests())
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -18,6 +19,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,6 +38,10 @@ type publication struct {
 		Tags, Moved                 []string
 		Uploaded, Mounted, Existing int
 		Bytes                       int64
+		Attestations                []struct {
+			Type, Digest string
+			Uploaded     bool
+		}
 	}
 	Actions struct{ Total, Executed int }
 	Engine  struct{ Used bool }
@@ -245,6 +251,7 @@ func TestPublishInterrupted(t *testing.T) {
 			f := newFlaky(t, direct)
 			const components = 5
 			p := publishPlace(t, components, strings.TrimPrefix(f.URL, "http://"))
+			p.write("WORKSPACE", strings.Replace(p.read("WORKSPACE"), "{target}\"", "{target}\", attest = True", 1))
 			random := rand.New(randomness(t))
 			repositories := []string{"mw/wiki"}
 			for i := range components {
@@ -283,6 +290,12 @@ func TestPublishInterrupted(t *testing.T) {
 					req.Header.Set("Accept", "application/vnd.oci.image.manifest.v1+json")
 					if resp, err := http.DefaultClient.Do(req); err != nil || resp.Header.Get("Docker-Content-Digest") != im.Digest {
 						t.Errorf("round %d: %s does not mean %s: %v", round, path, im.Digest, err)
+					}
+				}
+				for _, r := range repositories {
+					types := slices.Sorted(maps.Values(referrers(t, strings.TrimPrefix(direct, "http://")+"/"+r+":latest")))
+					if !slices.Equal(types, []string{"application/spdx+json", "application/vnd.in-toto+json"}) {
+						t.Errorf("round %d: %s:latest has the documents %q", round, r, types)
 					}
 				}
 				if again := p.publish("//...", "--tag", tag, "--tag=latest"); again.uploaded() != 0 || again.Actions.Executed != 0 {
