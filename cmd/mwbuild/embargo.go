@@ -15,6 +15,19 @@ import (
 // embargoed is the tag of targets that no public registry may have.
 const embargoed = "embargoed"
 
+// embargoedPackages are the packages in which a target is embargoed, with that target.
+func embargoedPackages(l *load.Loader) map[string]string {
+	secret := map[string]string{}
+	for _, d := range l.Declared() {
+		if tags, _ := d.Attr("tags"); slices.Contains(stringsOf(tags), embargoed) {
+			if was, name := secret[d.Label().Pkg], d.Label().String(); was == "" || name < was {
+				secret[d.Label().Pkg] = name
+			}
+		}
+	}
+	return secret
+}
+
 // embargo tells which of the targets may not go to a registry, and why: whoever can read it would see what is embargoed.
 //
 // Everything counts of a package in which a target has the tag, whoever names it, and so do images of the workspace's own registries that are not
@@ -23,14 +36,7 @@ func embargo(l *load.Loader, g *graph.Graph, targets []*graph.Target, r load.Reg
 	if !r.Public {
 		return nil
 	}
-	secret := map[string]string{} // by package: the target that says so
-	for _, d := range l.Declared() {
-		if tags, _ := d.Attr("tags"); slices.Contains(stringsOf(tags), embargoed) {
-			if was, name := secret[d.Label().Pkg], d.Label().String(); was == "" || name < was {
-				secret[d.Label().Pkg] = name
-			}
-		}
-	}
+	secret := embargoedPackages(l)
 	private := func(t *graph.Target) (repository string) {
 		for _, n := range t.Actions {
 			if im, ok := n.Do.(*action.Image); ok && im.Import != nil && im.Import.Registry != "" {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -149,7 +150,7 @@ func (a *app) planLayers(ctx context.Context, f layersFlags, args []string) (err
 		}
 	}
 	var layers []plannedLayer
-	is.Bases, layers = chooseBases(candidates(images, registry), old.Bases, deltas)
+	is.Bases, layers = chooseBases(candidates(images, registry, embargoedPackages(loader)), old.Bases, deltas)
 	text := load.FormatLayers(is)
 	changed := string(text) != string(was) && (len(is.Bases) > 0 || len(was) > 0)
 	if changed && !f.check {
@@ -339,14 +340,32 @@ func chooseGroups(images []builtImage, old map[string]string, changes map[string
 	return groups
 }
 
-// candidates are the layers that the images' own actions pack, each once.
-func candidates(images []builtImage, r load.Registry) []*candidate {
+// madeOf tells whether an action reads a file of one of the packages, itself or by others.
+func madeOf(n *action.Node, packages map[string]string) bool {
+	if len(packages) == 0 {
+		return false
+	}
+	for _, f := range plan.FilesOf(n) {
+		for dir := path.Dir(f); ; dir = path.Dir(dir) {
+			if packages[strings.TrimPrefix(dir, ".")] != "" {
+				return true
+			}
+			if dir == "." {
+				break
+			}
+		}
+	}
+	return slices.ContainsFunc(n.Deps(), func(d *action.Node) bool { return madeOf(d, packages) })
+}
+
+// candidates are the layers that the images' own actions pack, each once; but not those of secret packages: a base stays in images when what it held is deleted.
+func candidates(images []builtImage, r load.Registry, secret map[string]string) []*candidate {
 	byID := map[string]*candidate{}
 	for _, im := range images {
 		full := len(im.image.Layers)+mostDeltas > image.MaxLayers
 		for _, n := range im.do.Layers {
 			do, ok := n.Do.(*action.Layer)
-			if !ok || len(do.Entries) == 0 || im.layers(n)[0].Descriptor.Size < smallestBase {
+			if !ok || len(do.Entries) == 0 || im.layers(n)[0].Descriptor.Size < smallestBase || madeOf(n, secret) {
 				continue
 			}
 			c := byID[n.ID()]
