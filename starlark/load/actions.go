@@ -526,13 +526,14 @@ func (c *ruleContext) mergeDeltas(layers []*action.Node) ([]*action.Node, error)
 		if delete(merged, name); m == nil {
 			return nil
 		}
-		for i := 2; c.declared[name]; i++ {
-			name = strings.TrimRight(name, " 0123456789") + fmt.Sprintf(" %d", i)
+		free := name
+		for i := 2; c.declared[free]; i++ {
+			free = fmt.Sprintf("%s %d", name, i)
 		}
 		if !m.KeepFolders {
 			m.Shared = foldersOf(layers, m.Merges)
 		}
-		d, err := c.declare(name, m)
+		d, err := c.declare(free, m)
 		if err != nil {
 			return err
 		}
@@ -565,7 +566,8 @@ func (c *ruleContext) mergeDeltas(layers []*action.Node) ([]*action.Node, error)
 			m.Merges = append(m.Merges, n)
 		}
 	}
-	return out, errors.Join(merge(sources), merge(made))
+	err := errors.Join(merge(sources), merge(made))
+	return out, err
 }
 
 // isFile tells whether an entry is one file that an action makes.
