@@ -22,7 +22,7 @@ unit:
 	go test ./...
 
 live: setup
-	MWBUILD_BUILDKIT_BIN=$(CURDIR)/.bin go test -tags live -count=1 -timeout 25m ./build/buildkit ./internal/livetest ./rules/gen ./rules/l10n/message ./rules/l10n/php ./rules/l10n/plural ./starlark/buildfile
+	MWBUILD_BUILDKIT_BIN=$(CURDIR)/.bin go test -tags live -count=1 -timeout 45m ./build/buildkit ./internal/livetest ./rules/gen ./rules/l10n/message ./rules/l10n/php ./rules/l10n/plural ./starlark/buildfile
 
 live-engines: setup
 	MWBUILD_LIVE_SPINE=all go test -tags live -count=1 -timeout 60m -run 'TestSpine$$' -v ./internal/livetest
