@@ -428,8 +428,8 @@ func freePort(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// serve runs a server of someone else's until the test ends, and waits until addr answers. It returns what the server
-// prints.
+// serve runs a server of someone else's until the test ends, and waits until addr answers, host:port or the path of a socket.
+// It returns what the server prints.
 func serve(t testing.TB, addr string, cmd *exec.Cmd) *lockedBuffer {
 	t.Helper()
 	log := &lockedBuffer{}
@@ -448,8 +448,12 @@ func serve(t testing.TB, addr string, cmd *exec.Cmd) *lockedBuffer {
 			t.Logf("%s said last:\n%s", cmd.Path, strings.Join(last[max(0, len(last)-5):], "\n"))
 		}
 	})
+	network := "tcp"
+	if filepath.IsAbs(addr) {
+		network = "unix"
+	}
 	until(t, 20*time.Second, cmd.Path+" answers", func() bool {
-		c, err := net.Dial("tcp", addr)
+		c, err := net.Dial(network, addr)
 		if err == nil {
 			c.Close()
 		}

@@ -143,9 +143,13 @@ func (w *runningWiki) stop() {
 // complaints looks for any of PHP's in the log.
 func (w *runningWiki) complaints() {
 	w.t.Helper()
-	if found := regexp.MustCompile(`PHP (Warning|Notice|Deprecated|Fatal|Parse).*`).FindAllString(w.s.errout.String(), -1); len(found) > 0 {
+	if found := phpComplains(w.s.errout.String()); len(found) > 0 {
 		w.t.Errorf("PHP complains: %q", found)
 	}
+}
+
+func phpComplains(log string) []string {
+	return regexp.MustCompile(`PHP (Warning|Notice|Deprecated|Fatal|Parse).*`).FindAllString(log, -1)
 }
 
 func (w *runningWiki) page(query string) string {
@@ -284,8 +288,6 @@ func TestRunWiki(t *testing.T) {
 		p.write(file, was)
 		w.stop()
 	})
-
-	t.Run("containerd", func(t *testing.T) { testContainerd(t, p) })
 
 	t.Run("tests", func(t *testing.T) {
 		all := map[string]string{"//site:pages_test": "PASSED"}
