@@ -460,7 +460,9 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan, known map[*action.Node]
 		own      = map[*plan.Step]error{} // why a step's own execution failed, where several share one
 		ready    stepHeap                 // to be executed
 		running  int
-		queue    []*plan.Step // not yet resolved, dependencies first
+		lacking  []int32      // by the step's order: how many of those that it reads have made nothing yet
+		next     stepHeap     // whatever they read is there: to be resolved
+		held     stepHeap     // the same, but of readers
 		readers  []*plan.Step // native ones whose files are not digested yet
 		unsaved  []*plan.Step
 		first    error // what ends the build
@@ -520,6 +522,14 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan, known map[*action.Node]
 			}
 		}()
 	}
+	// arrived lets those go on that waited for s, of which there is a record now.
+	arrived := func(s *plan.Step) {
+		for _, u := range s.Users {
+			if lacking[u.Order]--; lacking[u.Order] == 0 && u.State == plan.Pending {
+				heap.Push(&next, u)
+			}
+		}
+	}
 	end := func(e ending) {
 		if e.bug != "" {
 			panic(e.bug)
@@ -546,6 +556,7 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan, known map[*action.Node]
 			switch {
 			case e.err == nil:
 				s.Finish(e.record)
+				arrived(s)
 				unsaved = append(unsaved, s)
 			case own[s] != nil:
 				fail(s, own[s])
@@ -578,11 +589,19 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan, known map[*action.Node]
 			if err := b.prune(ctx, db, p); err != nil {
 				return err
 			}
+			lacking = make([]int32, len(p.Steps))
 			for _, s := range p.Steps {
 				if s.State != plan.Pending {
 					continue
 				}
-				queue = append(queue, s)
+				for _, d := range s.Deps {
+					if d.Record == nil {
+						lacking[s.Order]++
+					}
+				}
+				if lacking[s.Order] == 0 {
+					next = append(next, s) // in order, which is a heap
+				}
 				if reads(s) {
 					readers = append(readers, s)
 				}
@@ -601,11 +620,14 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan, known map[*action.Node]
 				return err
 			}
 		}
+		for len(held) > 0 && (len(readers) == 0 || held[0].Order < readers[0].Order) {
+			heap.Push(&next, heap.Pop(&held))
+		}
 		var hits []*plan.Step
-		later := queue[:0]
-		for _, s := range queue {
-			if !s.Ready() || len(readers) > 0 && reads(s) && s.Order >= readers[0].Order {
-				later = append(later, s)
+		for len(next) > 0 {
+			s := heap.Pop(&next).(*plan.Step)
+			if len(readers) > 0 && reads(s) && s.Order >= readers[0].Order {
+				heap.Push(&held, s)
 				continue
 			}
 			err := p.Resolve(s, func(k plan.Key) (*plan.Record, error) { return b.find(db, k) })
@@ -613,6 +635,7 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan, known map[*action.Node]
 			case err != nil:
 				fail(s, err)
 			case s.State == plan.Hit:
+				arrived(s)
 				hits = append(hits, s)
 			default:
 				e, err := explain(db, s)
@@ -626,7 +649,6 @@ func (b *Builder) run(ctx context.Context, p *plan.Plan, known map[*action.Node]
 				}
 			}
 		}
-		queue = later
 		if err := db.seen(p, hits); err != nil || draining || len(ready) >= crewSize || len(readers) == 0 {
 			return err
 		}

@@ -53,6 +53,7 @@ type Plan struct {
 
 	outputs  []*action.Node
 	subtrees []*Step
+	grown    bool // subtrees is found out
 	sums     *Sources
 }
 

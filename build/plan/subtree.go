@@ -18,7 +18,8 @@ type Subtree struct {
 
 // Subtrees returns the steps for which it is worth remembering their Subtree: layers of what native actions make.
 func (p *Plan) Subtrees() []*Step {
-	if p.subtrees == nil {
+	if !p.grown {
+		p.grown = true
 		pure := make([]bool, len(p.Steps)) // of nothing but files
 		for i, s := range p.Steps {
 			_, isNative := s.Node.Do.(*action.Native)

@@ -8,10 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -177,28 +177,30 @@ func (d *Disk) hash(f File) (Digest, stat, error) {
 
 var errUnstable = errors.New("changed while being read")
 
-func (d *Disk) hashOnce(f File) (Digest, stat, error) {
-	before, err := d.restat(f)
-	if err != nil {
-		return Digest{}, stat{}, err
-	}
-	var sum Digest
+func (d *Disk) hashOnce(f File) (sum Digest, after stat, err error) {
+	var before stat
 	var bytes []byte // to be kept
 	if f.Mode == Symlink {
+		if before, err = d.restat(f); err != nil {
+			return Digest{}, stat{}, err
+		}
 		target, err := os.Readlink(d.abs(f.Path))
 		if err != nil || target != f.Target {
 			return Digest{}, stat{}, &ChangedError{Path: f.Path, What: "changed"}
 		}
 		sum = digestBytes([]byte(target))
 	} else {
-		r, err := d.open(f)
+		fd, st, err := d.openFD(f)
 		if err != nil {
 			return Digest{}, stat{}, err
 		}
-		sum, bytes, err = digestFile(r, before, d.kept.reserve(f.Path, before.size))
-		r.Close()
+		before, err = d.same(f, &st)
+		if err == nil {
+			sum, bytes, err = digestFD(fd, before.size, d.kept.reserve(f.Path, before.size))
+		}
+		unix.Close(fd)
 		if err != nil {
-			if err != errUnstable {
+			if errors.As(err, new(syscall.Errno)) {
 				err = fmt.Errorf("read %s: %w", f.Path, err)
 			}
 			return Digest{}, stat{}, err
@@ -207,7 +209,7 @@ func (d *Disk) hashOnce(f File) (Digest, stat, error) {
 	if d.onRead != nil {
 		d.onRead(f.Path)
 	}
-	after, err := d.restat(f)
+	after, err = d.restat(f)
 	if err == nil && after != before {
 		err = errUnstable
 	}
@@ -226,6 +228,11 @@ func (d *Disk) restat(f File) (stat, error) {
 		}
 		return stat{}, err
 	}
+	return d.same(f, &st)
+}
+
+// same tells whether st is that of a file as it was listed, but for its bytes.
+func (d *Disk) same(f File, st *unix.Stat_t) (stat, error) {
 	mode, kind := Regular, st.Mode&unix.S_IFMT
 	switch {
 	case kind == unix.S_IFLNK:
@@ -236,8 +243,8 @@ func (d *Disk) restat(f File) (stat, error) {
 	if mode != f.Mode || kind != unix.S_IFLNK && kind != unix.S_IFREG {
 		return stat{}, &ChangedError{Path: f.Path, What: "changed in mode"}
 	}
-	d.reads.note(f, statOf(&st))
-	return statOf(&st), nil
+	d.reads.note(f, statOf(st))
+	return statOf(st), nil
 }
 
 // kept is bytes that were read to be digested and will be read again soon.
@@ -309,39 +316,36 @@ func (d *Disk) ReadDigested(path string) ([]byte, error) {
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
-// digestFile reads r, which must be the file that want is of. If keep is not nil, it returns the bytes in it.
-func digestFile(r *os.File, want stat, keep []byte) (Digest, []byte, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(r.Fd()), &st); err != nil {
-		return Digest{}, nil, &fs.PathError{Op: "stat", Path: r.Name(), Err: err}
-	}
-	if statOf(&st) != want {
-		return Digest{}, nil, errUnstable
-	}
+// digestFD reads an open file of that size. If keep is not nil, it returns the bytes in it. Whoever calls it looks afterwards whether the file
+// is still the same.
+func digestFD(fd int, size int64, keep []byte) (Digest, []byte, error) {
 	s256, s1 := sha256.New(), sha1.New()
-	io.WriteString(s1, "blob "+strconv.FormatInt(want.size, 10)+"\x00")
+	io.WriteString(s1, "blob "+strconv.FormatInt(size, 10)+"\x00")
 	pooled := buffers.Get().(*[]byte)
 	defer buffers.Put(pooled)
 	buf := *pooled
 	var n int64
-	for {
+	for n < size || size == 0 {
 		if keep != nil {
-			if buf = keep[n:cap(keep)]; len(buf) == 0 {
-				return Digest{}, nil, errUnstable
-			}
+			buf = keep[n:cap(keep)]
 		}
-		k, err := r.Read(buf)
-		s256.Write(buf[:k])
-		s1.Write(buf[:k])
-		n += int64(k)
-		if err == io.EOF {
-			break
+		k, err := unix.Read(fd, buf)
+		if err == unix.EINTR {
+			continue
 		}
 		if err != nil {
 			return Digest{}, nil, err
 		}
+		if k == 0 {
+			break
+		}
+		s256.Write(buf[:k])
+		s1.Write(buf[:k])
+		if n += int64(k); n > size {
+			return Digest{}, nil, errUnstable
+		}
 	}
-	if n != want.size {
+	if n != size {
 		return Digest{}, nil, errUnstable
 	}
 	d := Digest{Size: n}

@@ -12,7 +12,6 @@ package workspace
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -21,7 +20,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"syscall"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -100,11 +99,14 @@ type Disk struct {
 	listing
 	root string
 	dir  *os.Root        // root; closed with the last reference to it
+	top  *os.File        // the same
 	dirs map[string]*dir // every folder with a file directly in it
 	memo Memo
 
-	kept   kept
-	reads  readNotes
+	kept      kept
+	reads     readNotes
+	noOpenat2 atomic.Bool // the system does not know it
+
 	onRead func(path string) // for tests: called when a file was read to be hashed
 }
 
@@ -125,7 +127,11 @@ func Open(ctx context.Context, root string, memo Memo) (*Disk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open workspace: %w", err)
 	}
-	return &Disk{listing: newListing(files), root: root, dir: dir, dirs: folders(files), memo: memo}, nil
+	top, err := os.OpenFile(root, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open workspace: %w", err)
+	}
+	return &Disk{listing: newListing(files), root: root, dir: dir, top: top, dirs: folders(files), memo: memo}, nil
 }
 
 // folders returns a dir for each folder that holds one of files.
@@ -250,26 +256,63 @@ func (d *Disk) Open(path string) (io.ReadCloser, error) {
 // open opens a listed file that is no symlink. A symlink that took the place of the file, or of a folder above it, since the
 // tree was listed is not followed out of the root.
 func (d *Disk) open(f File) (*os.File, error) {
-	if f.special {
-		return nil, specialError(f.Path)
-	}
-	r, err := d.dir.OpenFile(filepath.FromSlash(f.Path), os.O_RDONLY|syscall.O_NONBLOCK, 0) // does not wait at a fifo
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &ChangedError{Path: f.Path, What: "deleted"}
-	}
+	fd, st, err := d.openFD(f)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", f.Path, err)
-	}
-	var st unix.Stat_t
-	if err = unix.Fstat(int(r.Fd()), &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
-		err = &ChangedError{Path: f.Path, What: "no regular file any more"}
-	}
-	if err != nil {
-		r.Close()
 		return nil, err
 	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		unix.Close(fd)
+		return nil, &ChangedError{Path: f.Path, What: "no regular file any more"}
+	}
 	d.reads.note(f, statOf(&st))
-	return r, nil
+	return os.NewFile(uintptr(fd), d.abs(f.Path)), nil
+}
+
+// openFD is open for whoever reads thousands of small files, for which an os.File does too much. What it opens may be anything.
+func (d *Disk) openFD(f File) (fd int, st unix.Stat_t, err error) {
+	if f.special {
+		return -1, st, specialError(f.Path)
+	}
+	fd, err = d.openBelow(f.Path)
+	if err == nil {
+		if err = unix.Fstat(fd, &st); err != nil {
+			unix.Close(fd)
+		}
+	}
+	if isGone(err) {
+		return -1, st, &ChangedError{Path: f.Path, What: "deleted"}
+	}
+	if err != nil {
+		return -1, st, fmt.Errorf("read %s: %w", f.Path, err)
+	}
+	return fd, st, nil
+}
+
+// openFlags do not wait at a fifo.
+const openFlags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC
+
+// openBelow opens what is at path, by no symlink that leads out of the root.
+func (d *Disk) openBelow(path string) (int, error) {
+	for !d.noOpenat2.Load() {
+		fd, err := unix.Openat2(int(d.top.Fd()), path, &unix.OpenHow{Flags: openFlags, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS})
+		switch err {
+		case nil:
+			return fd, nil
+		case unix.EINTR, unix.EAGAIN: // a rename somewhere meanwhile
+			continue
+		case unix.ENOSYS, unix.EPERM: // an old kernel, or a sandbox
+			d.noOpenat2.Store(true)
+		default:
+			return -1, err
+		}
+	}
+	// The same, folder by folder.
+	r, err := d.dir.OpenFile(filepath.FromSlash(path), openFlags, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer r.Close()
+	return unix.FcntlInt(r.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 }
 
 func specialError(path string) error {

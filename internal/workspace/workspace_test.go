@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // gitCmd runs git as a user without settings would.
@@ -487,4 +488,41 @@ func TestListingWhileGitAdds(t *testing.T) {
 			t.Fatalf("files (-want +got):\n%s", diff)
 		}
 	}
+}
+
+// With openat2 and without it, the same is opened and the same refused.
+func TestOpenBelow(t *testing.T) {
+	root, outside := t.TempDir(), t.TempDir()
+	write(t, outside, map[string]string{"f": "secret"})
+	write(t, root, map[string]string{"d/f": "text", "d/near": "-> f", "d/up": "-> ../d/f", "near": "-> d", "out": "-> " + outside, "d/out": "-> ../../" + filepath.Base(outside) + "/f"})
+	d := open(t, root, nil)
+	for path, want := range map[string]string{
+		"d/f": "text", "d/near": "text", "d/up": "text", "near/f": "text", "out/f": "escapes", "d/out": "escapes", "d/none": "no such file", "d/f/g": "not a directory",
+	} {
+		for _, old := range []bool{false, true} {
+			d.noOpenat2.Store(old)
+			got := ""
+			fd, err := d.openBelow(path)
+			switch {
+			case errors.Is(err, unix.EXDEV): // what openat2 says
+				got = "escapes"
+			case err != nil:
+				got = err.Error()
+			default:
+				b := make([]byte, 100)
+				n, _ := unix.Read(fd, b)
+				got = string(b[:n])
+				unix.Close(fd)
+			}
+			if !strings.Contains(got, want) {
+				t.Errorf("openBelow(%s), without openat2 %v: %s, want %s", path, old, got, want)
+			}
+		}
+	}
+	d.noOpenat2.Store(false)
+	fd, err := d.openBelow("d/f")
+	if err != nil || d.noOpenat2.Load() {
+		t.Fatalf("this kernel has no openat2: %v", err)
+	}
+	unix.Close(fd)
 }
