@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -231,6 +232,7 @@ func describe(n *action.Node, in inputs) (*Manifest, error) {
 			m.Add("packer", fmt.Sprint(layer.PackerVersion))
 		}
 	case *action.Native:
+		m.fields = slices.Grow(m.fields, 1+len(do.Params)+len(do.Files)+len(do.Inputs)+len(do.Downloads))
 		m.Add("native", do.Kind)
 		m.dict("param", do.Params)
 		for _, f := range do.Files {

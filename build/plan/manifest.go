@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // A Manifest is everything that can change the output of an action, as named fields. Its digest is the action's key,
@@ -55,18 +56,27 @@ func (m *Manifest) Fields() []Field { return m.fields }
 
 // Encode returns the preimage of the key.
 func (m *Manifest) Encode() []byte {
-	var b bytes.Buffer
-	for _, f := range m.fields {
-		b.WriteString(strconv.Itoa(len(f.Name)))
-		b.WriteByte(' ')
-		b.WriteString(strconv.Itoa(len(f.Value)))
-		b.WriteByte(' ')
-		b.WriteString(f.Name)
-		b.WriteByte('=')
-		b.WriteString(f.Value)
-		b.WriteByte('\n')
+	size := 0
+	for i := range m.fields {
+		size += len(m.fields[i].Name) + len(m.fields[i].Value) + len("12 1234 =\n")
 	}
-	return b.Bytes()
+	return m.append(make([]byte, 0, size))
+}
+
+// append appends the preimage of the key.
+func (m *Manifest) append(b []byte) []byte {
+	for i := range m.fields {
+		f := &m.fields[i]
+		b = strconv.AppendInt(b, int64(len(f.Name)), 10)
+		b = append(b, ' ')
+		b = strconv.AppendInt(b, int64(len(f.Value)), 10)
+		b = append(b, ' ')
+		b = append(b, f.Name...)
+		b = append(b, '=')
+		b = append(b, f.Value...)
+		b = append(b, '\n')
+	}
+	return b
 }
 
 // DecodeManifest reads what Encode wrote.
@@ -95,7 +105,14 @@ func DecodeManifest(b []byte) (*Manifest, error) {
 type Key [sha256.Size]byte
 
 // Key returns the digest of m.
-func (m *Manifest) Key() Key { return sha256.Sum256(m.Encode()) }
+func (m *Manifest) Key() Key {
+	b := preimages.Get().(*[]byte)
+	defer preimages.Put(b)
+	*b = m.append((*b)[:0])
+	return sha256.Sum256(*b)
+}
+
+var preimages = sync.Pool{New: func() any { return new([]byte) }}
 
 // String is the key in hexadecimal.
 func (k Key) String() string { return hex.EncodeToString(k[:]) }

@@ -194,9 +194,10 @@ type output struct {
 
 // scratch is memory that outputs use one after the other.
 type scratch struct {
-	keys  []keyInfo // by number
-	lines []byte    // as keyTable has them
-	links []*linkData
+	keys    []keyInfo // by number
+	lines   []byte    // as keyTable has them
+	serials serials
+	links   []*linkData
 
 	// stamps has, for each key, now if the message is written, now+1 if it is not but in from, and less otherwise.
 	stamps []uint32
@@ -210,7 +211,7 @@ type scratch struct {
 
 func (o *output) begin() {
 	s := o.scratch
-	s.keys, s.lines = o.c.keys.all()
+	s.keys, s.lines, s.serials = o.c.keys.all()
 	o.room()
 	if s.now > math.MaxUint32-4 {
 		clear(s.stamps)

@@ -200,7 +200,7 @@ func (f *Fragment) value(i int) []byte {
 // the messages are spread over a section's files are left out.
 func (f *Fragment) Digest() [32]byte {
 	f.digestOnce.Do(func() {
-		keys, _ := f.keys.all()
+		keys, _, _ := f.keys.all()
 		w := digesters.Get().(*digester)
 		defer digesters.Put(w)
 		w.count(len(f.sections))
@@ -244,7 +244,7 @@ func (f *Fragment) recordsFor(format Format, output uint64) *records {
 func (f *Fragment) render(format Format) *records {
 	r := &f.records[format]
 	r.once.Do(func() {
-		keys, _ := f.keys.all()
+		keys, _, _ := f.keys.all()
 		n := len(f.numbers)
 		size := len(f.text) + n*(len(f.language)+6)
 		for _, k := range f.numbers {

@@ -17,7 +17,6 @@ type keyInfo struct {
 	key    string
 	line   string // \t'messages:key' => , in PHP
 	export string // the key of an array as var_export writes it: 'key', or an integer
-	serial string // the same as serialize writes it
 	hash   uint32 // CDB's, of messages:key
 	end    uint32 // of the key's line in lines
 }
@@ -28,17 +27,33 @@ type keyTable struct {
 	numbers map[string]uint32
 	infos   []keyInfo
 	lines   []byte // of all keys, one behind the other, as a list in PHP has them: \t\t\t\t'key',\n
+	serials serials
 	// next is which key followed a key last time, plus one. Most languages have a component's messages in one order.
 	next []uint32
 }
 
+// serials are all keys as serialize writes the key of an array, one behind the other.
+type serials struct {
+	text []byte
+	ends []uint32 // by number
+}
+
+func (s serials) from(n uint32) uint32 {
+	if n == 0 {
+		return 0
+	}
+	return s.ends[n-1]
+}
+
+func (s serials) of(n uint32) []byte { return s.text[s.from(n):s.ends[n]] }
+
 func newKeyTable() *keyTable { return &keyTable{numbers: map[string]uint32{}} }
 
-// all returns the keys by number, those that are there by now, and their lines.
-func (t *keyTable) all() ([]keyInfo, []byte) {
+// all returns the keys by number, those that are there by now, and their lines and serials.
+func (t *keyTable) all() ([]keyInfo, []byte, serials) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.infos, t.lines
+	return t.infos, t.lines, t.serials
 }
 
 // missing is no key's number.
@@ -112,10 +127,11 @@ func (t *keyTable) add(key string) uint32 {
 		key:    key,
 		line:   string(append(php.AppendExport([]byte("\t"), messagePrefix+key), " => "...)),
 		export: string(export),
-		serial: string(php.AppendSerialize(nil, name)),
 		hash:   cdbHash(messagePrefix + key),
 		end:    uint32(len(t.lines)),
 	})
+	t.serials.text = php.AppendSerialize(t.serials.text, name)
+	t.serials.ends = append(t.serials.ends, uint32(len(t.serials.text)))
 	t.next = append(t.next, 0)
 	t.numbers[key] = n
 	return n

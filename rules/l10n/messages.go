@@ -169,7 +169,7 @@ func (o *output) sections(link *Link) []linkSection {
 func (o *output) number(k php.Key) uint32 {
 	n := o.c.keys.number(k.String())
 	if int(n) >= len(o.keys) {
-		o.keys, o.lines = o.c.keys.all()
+		o.keys, o.lines, o.serials = o.c.keys.all()
 		o.room()
 	}
 	return n
@@ -251,8 +251,19 @@ func (o *output) copy(f *Fragment, r *records, from, to int) {
 	}
 	shift := uint32(len(o.dst)-o.base) - r.offsets[from]
 	o.dst = append(o.dst, r.data[r.offsets[from]:r.offsets[to]]...)
-	for i := from; i < to; i++ {
-		o.note(f.numbers[i], r.offsets[i]+shift)
+	numbers, offsets := f.numbers[from:to], r.offsets[from:to]
+	first := len(o.order)
+	o.order = append(o.order, numbers...)
+	o.starts = slices.Grow(o.starts, len(numbers))
+	for i, n := range numbers {
+		o.at[n] = uint32(first + i)
+		o.starts = append(o.starts, offsets[i]+shift)
+	}
+	if o.format == CDB {
+		o.entries = slices.Grow(o.entries, len(numbers))
+		for i, n := range numbers {
+			o.entries = append(o.entries, cdbEntry{o.keys[n].hash, offsets[i] + shift})
+		}
 	}
 }
 
@@ -264,11 +275,7 @@ func (o *output) list() {
 		dst := append(beginRecord(o.dst, "list"), `a:1:{s:8:"messages";a:`...)
 		dst = strconv.AppendInt(dst, int64(len(o.order)), 10)
 		dst = append(dst, ":{"...)
-		index := newCounter("i:", ";")
-		for _, n := range o.order {
-			dst = append(dst, index.next()...)
-			dst = append(dst, o.keys[n].serial...)
-		}
+		dst = o.appendNumbered(dst)
 		o.dst = endRecord(append(dst, "}}"...), start, len("list"))
 		return
 	}
@@ -298,6 +305,35 @@ func (o *output) list() {
 		}
 	}
 	o.dst = append(dst, "\t\t\t],\n\t\t],\n\t],\n"...)
+}
+
+// appendNumbered appends the keys of the messages as a serialized list has its elements. There are millions of them in all languages, and all are
+// short: they are copied in pieces of one size, whatever is behind them.
+func (o *output) appendNumbered(dst []byte) []byte {
+	const piece = 32
+	index := newCounter("i:", ";")
+	size := 2 * piece
+	for _, n := range o.order {
+		size += len("i:4294967295;") + int(o.serials.ends[n]-o.serials.from(n))
+	}
+	dst = slices.Grow(dst, size)
+	at := len(dst)
+	dst = dst[:at+size]
+	text := o.serials.text
+	for _, n := range o.order {
+		at += copy(dst[at:], index.next())
+		from, to := int(o.serials.from(n)), int(o.serials.ends[n])
+		end := at + to - from
+		for ; from < to; from, at = from+piece, at+piece {
+			if from+piece > len(text) {
+				copy(dst[at:], text[from:to])
+				break
+			}
+			*(*[piece]byte)(dst[at:]) = *(*[piece]byte)(text[from:])
+		}
+		at = end
+	}
+	return dst[:at]
 }
 
 // A counter writes 0, 1, 2 … between two texts.
@@ -355,7 +391,7 @@ func (o *output) preload() error {
 		dst = append(dst, ":{"...)
 		for _, n := range wanted {
 			key := &o.keys[n]
-			dst = append(dst, key.serial...)
+			dst = append(dst, o.serials.of(n)...)
 			if text, ok := o.written(n); ok {
 				dst = append(dst, text[8+len(messagePrefix)+len(key.key):]...)
 			} else {

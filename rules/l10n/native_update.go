@@ -298,7 +298,7 @@ func (c *Compiler) Update(base, english, newer, newerEnglish *Fragment) *Fragmen
 			}
 		}
 	}
-	keys, _ := c.keys.all()
+	keys, _, _ := c.keys.all()
 	for _, l := range lists {
 		from := len(out.numbers)
 		for i, number := range l.numbers {

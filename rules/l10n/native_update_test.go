@@ -43,7 +43,7 @@ func whatSays(f *Fragment) []said {
 	if f == nil {
 		return nil
 	}
-	keys, _ := f.keys.all()
+	keys, _, _ := f.keys.all()
 	var all []said
 	for _, s := range f.sections {
 		one := said{s.key}
