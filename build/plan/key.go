@@ -248,7 +248,7 @@ func describe(n *action.Node, in inputs) (*Manifest, error) {
 		}
 		// By role and not by number: an input that comes or goes renames no other. Their order counts all the same, and
 		// one that is absent has no field.
-		roles := map[string]int{}
+		roles := make(map[string]int, len(do.Inputs))
 		for _, n := range do.Inputs {
 			name := "input " + n.Role
 			if roles[name]++; roles[name] > 1 {

@@ -20,7 +20,13 @@ type Sources struct {
 
 	files Blobs
 	file  func(path string) (string, error) // names a file
-	nodes map[*action.Node]Key
+	nodes map[*action.Node]nodeSum
+}
+
+// A nodeSum is a node's digest, and as it stands in the manifests of those that read it.
+type nodeSum struct {
+	key  Key
+	text string
 }
 
 // SourceKeys returns the source key of every target of g: the Merkle digest of what evaluation made of it, that is, the
@@ -39,7 +45,7 @@ func SourceKeys(g *graph.Graph, files Blobs) (*Sources, error) {
 	if len(cycles) > 0 {
 		return nil, cycles[0]
 	}
-	s := &Sources{Targets: make(map[graph.ID]Key, len(sorted)), files: files, nodes: map[*action.Node]Key{}}
+	s := &Sources{Targets: make(map[graph.ID]Key, len(sorted)), files: files, nodes: map[*action.Node]nodeSum{}}
 	s.file = s.File
 	for _, t := range sorted {
 		m := &Manifest{}
@@ -95,7 +101,7 @@ func (s *Sources) File(p string) (string, error) {
 // Node returns the digest of what an action is described by, known without building it.
 func (s *Sources) Node(n *action.Node) (Key, error) {
 	if k, ok := s.nodes[n]; ok {
-		return k, nil
+		return k.key, nil
 	}
 	for _, d := range n.Deps() {
 		if _, err := s.Node(d); err != nil {
@@ -104,14 +110,16 @@ func (s *Sources) Node(n *action.Node) (Key, error) {
 	}
 	k, err := s.sum(n)
 	if err == nil {
-		s.nodes[n] = k
+		s.add(n, k)
 	}
 	return k, err
 }
 
+func (s *Sources) add(n *action.Node, k Key) { s.nodes[n] = nodeSum{k, k.String()} }
+
 // sum is Node of one whose inputs are known.
 func (s *Sources) sum(n *action.Node) (Key, error) {
-	one := func(n *action.Node) string { return s.nodes[n].String() }
+	one := func(n *action.Node) string { return s.nodes[n].text }
 	list := func(n *action.Node) []string { return []string{one(n)} }
 	m, err := describe(n, inputs{
 		file: s.file, layers: list, blobs: list, image: one,

@@ -43,7 +43,7 @@ func (p *Plan) Sum(s *Step) (Key, error) { return p.sources().Node(s.Node) }
 // sources names files by their bytes.
 func (p *Plan) sources() *Sources {
 	if p.sums == nil {
-		p.sums = &Sources{nodes: make(map[*action.Node]Key, len(p.Steps)), file: func(path string) (string, error) { return fileField(p.files, path) }}
+		p.sums = &Sources{nodes: make(map[*action.Node]nodeSum, len(p.Steps)), file: func(path string) (string, error) { return fileField(p.files, path) }}
 	}
 	return p.sums
 }
@@ -88,7 +88,7 @@ func (p *Plan) sumBelow(steps map[*Step]Subtree) {
 		for range runtime.GOMAXPROCS(0) {
 			wg.Go(func() {
 				for i := int(next.Add(1)) - 1; i < len(steps); i = int(next.Add(1)) - 1 {
-					if !slices.ContainsFunc(steps[i].Deps, func(d *Step) bool { return sources.nodes[d.Node] == Key{} }) {
+					if !slices.ContainsFunc(steps[i].Deps, func(d *Step) bool { return sources.nodes[d.Node].text == "" }) {
 						sums[i], _ = sources.sum(steps[i].Node)
 					}
 				}
@@ -97,7 +97,7 @@ func (p *Plan) sumBelow(steps map[*Step]Subtree) {
 		wg.Wait()
 		for i, k := range sums {
 			if k != (Key{}) {
-				sources.nodes[steps[i].Node] = k
+				sources.add(steps[i].Node, k)
 			}
 		}
 	}
@@ -139,7 +139,7 @@ func (p *Plan) Prune(remembered map[*Step]Subtree, find func(Key) (*Record, erro
 	}
 	for _, s := range p.Steps {
 		if !needed[s.Order] {
-			s.State, s.Key = Unchanged, p.sums.nodes[s.Node]
+			s.State, s.Key = Unchanged, p.sums.nodes[s.Node].key
 		}
 	}
 	return nil

@@ -100,6 +100,7 @@ func (c *Compiler) For(v Version) *Compiler {
 type family struct {
 	keys    *keyTable
 	outputs atomic.Uint64 // how many there were
+	size    atomic.Int64  // of the latest output: others are of about the same size
 	mu      sync.Mutex
 	members map[Version]*Compiler
 }
@@ -134,6 +135,9 @@ func (c *Compiler) Compile(dst []byte, f Format, in *Input) ([]byte, error) {
 		s = &scratch{}
 	}
 	defer c.scratch.Put(s)
+	if size := int(c.family.size.Load()); cap(dst)-len(dst) < size {
+		dst = slices.Grow(dst, size+size/16)
+	}
 	o := &output{c: c, scratch: s, format: f, in: in, dst: dst, base: len(dst), id: c.family.outputs.Add(1)}
 	if f == StaticArray && c.version.LateFallback(f) {
 		o.format = lateArray
@@ -163,6 +167,7 @@ func (c *Compiler) Compile(dst []byte, f Format, in *Input) ([]byte, error) {
 		}
 	}
 	o.end()
+	c.family.size.Store(int64(len(o.dst) - o.base))
 	if len(o.dst)-o.base > math.MaxInt32 {
 		return nil, fmt.Errorf("%s: its file would be larger than 2 GiB, which no store can hold", in.Language)
 	}
