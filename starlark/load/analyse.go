@@ -382,7 +382,7 @@ func sequence(what string, v starlark.Value) ([]starlark.Value, error) {
 	case *depset:
 		return v.list(), nil
 	case starlark.Sequence:
-		return slices.Collect(starlark.Elements(v)), nil
+		return slices.AppendSeq(slices.Grow([]starlark.Value(nil), v.Len()), starlark.Elements(v)), nil
 	}
 	return nil, fmt.Errorf("%s is a %s, want a list", what, v.Type())
 }
@@ -447,6 +447,7 @@ type ruleContext struct {
 	graph             *graph.Target
 	attr, files, file *instance
 	declared          map[string]bool // names of actions
+	actionsValue      *instance       // nil until it is asked for
 }
 
 func (c *ruleContext) String() string        { return "<ctx " + c.target.label.String() + ">" }
@@ -466,7 +467,10 @@ func (c *ruleContext) Attr(name string) (starlark.Value, error) {
 	case "file":
 		return c.file, nil
 	case "actions":
-		return c.actions(), nil
+		if c.actionsValue == nil {
+			c.actionsValue = c.actions()
+		}
+		return c.actionsValue, nil
 	case "call":
 		return starlark.NewBuiltin("call", c.call), nil
 	case "label":

@@ -206,7 +206,8 @@ func (c *ruleContext) native(b *starlark.Builtin, args starlark.Tuple, kwargs []
 	if err != nil {
 		return nil, err
 	}
-	seen := map[action.Source]bool{}
+	seen := make(map[action.Source]bool, len(sources))
+	do.Files = slices.Grow(do.Files, len(sources))
 	for _, v := range sources {
 		t, ok := v.(starlark.Tuple)
 		if !ok || len(t) != 2 {
@@ -234,6 +235,7 @@ func (c *ruleContext) native(b *starlark.Builtin, args starlark.Tuple, kwargs []
 	if err != nil {
 		return nil, err
 	}
+	do.Inputs = slices.Grow(do.Inputs, len(items))
 	for _, v := range items {
 		t, ok := v.(starlark.Tuple)
 		if !ok || len(t) != 3 {
