@@ -177,46 +177,62 @@ func (d *Disk) hash(f File) (Digest, stat, error) {
 
 var errUnstable = errors.New("changed while being read")
 
-func (d *Disk) hashOnce(f File) (sum Digest, after stat, err error) {
-	var before stat
-	var bytes []byte // to be kept
+func (d *Disk) hashOnce(f File) (Digest, stat, error) {
 	if f.Mode == Symlink {
-		if before, err = d.restat(f); err != nil {
-			return Digest{}, stat{}, err
+		return d.hashLink(f)
+	}
+	fd, st, err := d.openFD(f)
+	if err != nil {
+		return Digest{}, stat{}, err
+	}
+	defer unix.Close(fd)
+	before, err := d.same(f, &st)
+	if err != nil {
+		return Digest{}, stat{}, err
+	}
+	sum, bytes, err := digestFD(fd, before.size, d.kept.reserve(f.Path, before.size))
+	if err != nil {
+		if errors.As(err, new(syscall.Errno)) {
+			err = fmt.Errorf("read %s: %w", f.Path, err)
 		}
-		target, err := os.Readlink(d.abs(f.Path))
-		if err != nil || target != f.Target {
-			return Digest{}, stat{}, &ChangedError{Path: f.Path, What: "changed"}
-		}
-		sum = digestBytes([]byte(target))
-	} else {
-		fd, st, err := d.openFD(f)
-		if err != nil {
-			return Digest{}, stat{}, err
-		}
-		before, err = d.same(f, &st)
-		if err == nil {
-			sum, bytes, err = digestFD(fd, before.size, d.kept.reserve(f.Path, before.size))
-		}
-		unix.Close(fd)
-		if err != nil {
-			if errors.As(err, new(syscall.Errno)) {
-				err = fmt.Errorf("read %s: %w", f.Path, err)
-			}
-			return Digest{}, stat{}, err
-		}
+		return Digest{}, stat{}, err
 	}
 	if d.onRead != nil {
 		d.onRead(f.Path)
 	}
-	after, err = d.restat(f)
+	// Another file at the path shows too: it takes a link from this one, which changes its time.
+	if err := unix.Fstat(fd, &st); err != nil {
+		return Digest{}, stat{}, fmt.Errorf("read %s: %w", f.Path, err)
+	}
+	after, err := d.same(f, &st)
 	if err == nil && after != before {
-		err = errUnstable
+		if _, err = d.restat(f); err == nil {
+			err = errUnstable
+		}
 	}
 	if err == nil && bytes != nil {
 		d.kept.put(f.Path, bytes)
 	}
 	return sum, after, err
+}
+
+func (d *Disk) hashLink(f File) (Digest, stat, error) {
+	before, err := d.restat(f)
+	if err != nil {
+		return Digest{}, stat{}, err
+	}
+	target, err := os.Readlink(d.abs(f.Path))
+	if err != nil || target != f.Target {
+		return Digest{}, stat{}, &ChangedError{Path: f.Path, What: "changed"}
+	}
+	if d.onRead != nil {
+		d.onRead(f.Path)
+	}
+	after, err := d.restat(f)
+	if err == nil && after != before {
+		err = errUnstable
+	}
+	return digestBytes([]byte(target)), after, err
 }
 
 // restat looks at a file anew. It must be what it was when the tree was listed, but may have other bytes.
