@@ -105,11 +105,13 @@ func (b *Builder) remake(ctx context.Context, n *action.Node, f *action.File) (a
 	return action.Made{}, fmt.Errorf("%s does not give the bytes of %s", n.ID(), f.Path)
 }
 
-// madeReader reads the bytes of m, and frees it in the end.
+// madeReader reads the bytes of m, and frees it in the end. It is a [layer.InMemory].
 type madeReader struct {
 	*bytes.Reader
 	m action.Made
 }
+
+func (r madeReader) Bytes() []byte { return r.m.Data[len(r.m.Data)-r.Len():] }
 
 func (r madeReader) Close() error {
 	free(r.m)
@@ -117,7 +119,7 @@ func (r madeReader) Close() error {
 }
 
 // spoolSize bounds the memory for bytes on their way from one action to the next. What does not fit is made again.
-const spoolSize = 48 << 20
+const spoolSize = 64 << 20
 
 // A spool keeps what Natives made until it is packed. The zero spool is empty.
 type spool struct {

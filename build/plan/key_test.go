@@ -211,8 +211,8 @@ func TestKeysStay(t *testing.T) {
 	}{
 		"Run":    {runWorld(t), "67efdc194f9a0d2a"},
 		"Native": {nativeWorld(t), "1db4b721cfbf13ee"},
-		"Layer":  {layerWorld(t), "add13d1f1269942f"},
-		"Made":   {madeWorld(t), "911200ae03b2299a"},
+		"Layer":  {layerWorld(t), "17a675a77f76f892"},
+		"Made":   {madeWorld(t), "84474b77ba3023b1"},
 		"Image":  {imageWorld(t), "1a9e30192dfa5750"},
 	} {
 		if got := tc.world.key(t); got.String()[:16] != tc.want {

@@ -9,7 +9,7 @@ import (
 // headroom is by how much the heap may grow between two garbage collections. By default it is as much as is live, so a
 // process that lives for a second collects a dozen times while its heap is small, and has hundreds of megabytes to
 // spare when it is large.
-const headroom = 160 << 20
+const headroom = 96 << 20
 
 // minHeap is what the runtime collects at with 100 %.
 const minHeap = 4 << 20

@@ -31,7 +31,7 @@ import (
 
 // PackerVersion stands in the key of everything packed. It rises whenever the same entries would become other bytes, be it
 // by a change here, in archive/tar or in the compressor; a golden test notices.
-const PackerVersion = 1
+const PackerVersion = 2
 
 // A Kind says what an [Entry] is.
 type Kind uint8
@@ -240,17 +240,42 @@ func (it *item) swapContent(o *item) {
 type packer struct {
 	zstd *zstd.Encoder
 	out  *bufio.Writer // to the store
-	in   *bufio.Writer // from the tar writer
+	in   *gatherer     // from the tar writer
 	diff hash.Hash     // over the tar
 	file hash.Hash     // over the file being copied
 	buf  []byte
+}
+
+// A gatherer gathers small writes. What is as large as its buffer goes on as it is.
+type gatherer struct {
+	w   io.Writer
+	buf []byte
+}
+
+func (g *gatherer) Write(b []byte) (int, error) {
+	if len(g.buf)+len(b) > cap(g.buf) {
+		if err := g.Flush(); err != nil {
+			return 0, err
+		}
+	}
+	if len(b) >= cap(g.buf) {
+		return g.w.Write(b)
+	}
+	g.buf = append(g.buf, b...)
+	return len(b), nil
+}
+
+func (g *gatherer) Flush() error {
+	_, err := g.w.Write(g.buf)
+	g.buf = g.buf[:0]
+	return err
 }
 
 // Everything here enters the compressed bytes, and with them PackerVersion.
 func newEncoder() *zstd.Encoder {
 	e, err := zstd.NewWriter(nil,
 		zstd.WithEncoderLevel(zstd.SpeedDefault),
-		zstd.WithWindowSize(4<<20),
+		zstd.WithWindowSize(8<<20),     // the most that every decoder must be ready for (RFC 8878, 3.1.1.1.2)
 		zstd.WithEncoderConcurrency(1), // more makes the bytes depend on timing
 		zstd.WithConcurrentBlocks(false),
 		zstd.WithEncoderCRC(true),
@@ -264,7 +289,7 @@ func newEncoder() *zstd.Encoder {
 var packers = sync.Pool{New: func() any {
 	p := &packer{zstd: newEncoder(), diff: sha256.New(), file: sha256.New(), buf: make([]byte, 256<<10)}
 	p.out = bufio.NewWriterSize(io.Discard, 256<<10)
-	p.in = bufio.NewWriterSize(io.Discard, 256<<10)
+	p.in = &gatherer{buf: make([]byte, 0, len(p.buf))}
 	return p
 }}
 
@@ -278,7 +303,7 @@ func compress(ctx context.Context, b image.Blobs, fill func(*packer, io.Writer) 
 		p.out.Reset(w)
 		p.zstd.Reset(p.out)
 		defer p.zstd.Reset(nil) // an encoder that failed is as good as new
-		p.in.Reset(io.MultiWriter(p.diff, p.zstd))
+		p.in.w, p.in.buf = io.MultiWriter(p.diff, p.zstd), p.in.buf[:0]
 		if err := fill(p, p.in); err != nil {
 			return err
 		}
@@ -359,20 +384,40 @@ func (p *packer) add(tw *tar.Writer, it *item) error {
 	return p.copy(tw, r, it)
 }
 
+// InMemory is what Open may return of bytes that are in memory: they are read where they are.
+type InMemory interface {
+	io.ReadCloser
+	Bytes() []byte // those that are not read yet
+}
+
 // copy moves the bytes of it, which must be those announced.
 func (p *packer) copy(w io.Writer, r io.Reader, it *item) error {
 	check := it.sum != [32]byte{}
 	p.file.Reset()
+	next := func() ([]byte, error) {
+		n, err := r.Read(p.buf)
+		return p.buf[:n], err
+	}
+	if m, ok := r.(InMemory); ok {
+		rest := m.Bytes()
+		next = func() (chunk []byte, err error) {
+			chunk, rest = rest[:min(len(rest), len(p.buf))], rest[min(len(rest), len(p.buf)):]
+			if len(rest) == 0 {
+				err = io.EOF
+			}
+			return chunk, err
+		}
+	}
 	var size int64
 	for {
-		n, err := r.Read(p.buf)
-		if size += int64(n); size > it.Size {
+		chunk, err := next()
+		if size += int64(len(chunk)); size > it.Size {
 			return &ChangedError{it.Name, fmt.Errorf("more than the %d bytes seen before", it.Size)}
 		}
 		if check {
-			p.file.Write(p.buf[:n])
+			p.file.Write(chunk)
 		}
-		if _, werr := w.Write(p.buf[:n]); werr != nil {
+		if _, werr := w.Write(chunk); werr != nil {
 			return werr
 		}
 		if err == io.EOF {

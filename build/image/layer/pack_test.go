@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -118,7 +119,7 @@ func TestPack(t *testing.T) {
 
 // The bytes of layers are in registries and caches: if one of these digests changes, PackerVersion must rise with it.
 func TestPackGolden(t *testing.T) {
-	if layer.PackerVersion != 1 {
+	if layer.PackerVersion != 2 {
 		t.Errorf("PackerVersion is %d: replace the digests, then this number", layer.PackerVersion)
 	}
 	// Compressible and incompressible bytes, over several blocks and more than one window.
@@ -141,7 +142,7 @@ func TestPackGolden(t *testing.T) {
 		{"sample", sample,
 			"sha256:40055f018ab49de15c26a80ae14bcb43ee4dc2e31bc8efdc2bb8e74f4ebf2206", "sha256:e48a88f2be193a2531979300b9ac0f6461f96c4ca81b1221f51c03d435159470"},
 		{"large", []layer.Entry{file("large", text.String()), file("small", "small")},
-			"sha256:151c5acda2d480fb23f62f55d16fcb194f1bbc2310d9b588a23f199564e7e77a", "sha256:066fac2fd96a8f013a18e0ae3f147c09f0b4c1dbe3cd3851b7a70db1c8ee05d2"},
+			"sha256:6e1ae6f9c090034284ca3a74a85a0161321257912fc97d39843f527a9642c830", "sha256:066fac2fd96a8f013a18e0ae3f147c09f0b4c1dbe3cd3851b7a70db1c8ee05d2"},
 	} {
 		// The second time, with an encoder that was used before.
 		for range 2 {
@@ -222,6 +223,43 @@ func TestPackChanged(t *testing.T) {
 		want := pack(t, blobtest.New(t), layer.Options{}, file("a", "a"))
 		if got := pack(t, b, layer.Options{}, file("a", "a")); got.Descriptor.Digest != want.Descriptor.Digest {
 			t.Errorf("%s: the next layer is another", name)
+		}
+	}
+}
+
+// inMemory is a layer.InMemory.
+type inMemory struct{ *bytes.Buffer }
+
+func (inMemory) Close() error { return nil }
+
+// Where the bytes come from makes no difference, nor does how the reader cuts them.
+func TestPackInMemory(t *testing.T) {
+	text := strings.Repeat("0123456789abcdef", 100_000)
+	kept := func(e layer.Entry, text string) layer.Entry {
+		e.Open = func() (io.ReadCloser, error) { return inMemory{bytes.NewBufferString(text)}, nil }
+		return e
+	}
+	b := blobtest.New(t)
+	for _, size := range []int{0, 1, 256 << 10, 256<<10 + 1, 700_000, len(text)} {
+		entries := []layer.Entry{file("a", "a"), file("b", text[:size]), file("c", "c")}
+		want := pack(t, b, layer.Options{}, entries...)
+		entries[1] = kept(entries[1], text[:size])
+		if got := pack(t, b, layer.Options{}, entries...); got.Descriptor.Digest != want.Descriptor.Digest {
+			t.Errorf("%d bytes: %s, want %s", size, got.Descriptor.Digest, want.Descriptor.Digest)
+		}
+		entries[1].Open = func() (io.ReadCloser, error) {
+			return io.NopCloser(iotest.OneByteReader(strings.NewReader(text[:size]))), nil
+		}
+		if size < 300_000 {
+			if got := pack(t, b, layer.Options{}, entries...); got.Descriptor.Digest != want.Descriptor.Digest {
+				t.Errorf("%d bytes, one by one: %s, want %s", size, got.Descriptor.Digest, want.Descriptor.Digest)
+			}
+		}
+	}
+	for _, other := range []string{"", "texts", "tex", "tixt"} {
+		_, err := layer.Pack(ctx, b, []layer.Entry{kept(file("f", "text"), other)}, layer.Options{})
+		if changed := new(*layer.ChangedError); !errors.As(err, changed) {
+			t.Errorf("%q for text: error is %v, want a ChangedError", other, err)
 		}
 	}
 }
