@@ -55,7 +55,7 @@ func (a *app) buildFiles(ctx context.Context, b *build.Builder, t *graph.Target,
 			return nil, err
 		}
 	}
-	res, err := b.BuildFiles(ctx, t, folder{dir, fresh})
+	res, err := b.BuildFiles(ctx, t, folder{dir: dir, fresh: fresh, direct: &directWriter{}})
 	if err == nil && len(res.Errors) == 0 && fresh {
 		err = os.Rename(dir, dest)
 	}
@@ -72,6 +72,8 @@ const partial = ".mwbuild-partial-"
 type folder struct {
 	dir   string
 	fresh bool // nobody sees it yet
+
+	direct *directWriter
 }
 
 func (d folder) Has(f action.File) bool {
@@ -94,7 +96,7 @@ func (d folder) Has(f action.File) bool {
 func (d folder) Put(f action.File, data []byte) error {
 	name := filepath.Join(d.dir, filepath.Base(f.Path))
 	if d.fresh {
-		return os.WriteFile(name, data, 0o644)
+		return d.direct.writeFile(name, data, 0o644)
 	}
 	tmp, err := os.CreateTemp(d.dir, partial)
 	if err != nil {
